@@ -1,0 +1,67 @@
+"""Block-sparse convolution for training sparse CNNs (HRBP, Ma et al., CPAL 2024).
+
+Scores become a pattern, a pattern becomes three fast passes::
+
+    scores [K, C, R, S] --regroup--> BlockPattern --pack--> values --block_sparse_conv2d--> y
+
+======================  ==================================================================
+``ConvShape``           extents and costs of one convolution layer
+``least_density``       the sparsest a layer can be while every group keeps a block
+``BlockPattern``        which blocks are kept; masks, packing, the transposed twin
+``regroup``             scores + density + block -> BlockPattern
+``block_sparse_conv2d`` the operator, differentiable twice
+``BlockSparseConv2d``   the module
+``reference``           masked dense passes in float64, the oracle of the tests
+======================  ==================================================================
+
+Names are imported when first used, so that ``hrbp_core.shapes`` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ConvShape": "shapes",
+    "Pass": "shapes",
+    "least_density": "shapes",
+    "BlockPattern": "pattern",
+    "regroup": "regrouping",
+    "block_sparse_conv2d": "ops",
+    "BlockSparseConv2d": "nn",
+    "reference": "reference",
+}
+__all__ = [
+    "BlockPattern",
+    "BlockSparseConv2d",
+    "ConvShape",
+    "Pass",
+    "block_sparse_conv2d",
+    "least_density",
+    "reference",
+    "regroup",
+]
+
+if TYPE_CHECKING:
+    from hrbp_core import reference
+    from hrbp_core.nn import BlockSparseConv2d
+    from hrbp_core.ops import block_sparse_conv2d
+    from hrbp_core.pattern import BlockPattern
+    from hrbp_core.regrouping import regroup
+    from hrbp_core.shapes import ConvShape, Pass, least_density
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hrbp_core' has no attribute {name!r}")
+    module = importlib.import_module(f"hrbp_core.{_HOME[name]}")
+    value = module if name == _HOME[name] == "reference" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
