@@ -1,0 +1,1 @@
+"""The three passes on canonical patterns, one module a backend."""

@@ -1,0 +1,256 @@
+"""``BlockSparseConv2d``: a convolution that stores and trains its kept blocks alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hrbp_core.ops import IndexTensors, index_tensors, run
+from hrbp_core.pattern import BlockPattern
+from hrbp_core.regrouping import regroup
+from hrbp_core.shapes import FilterShape, Pair, pair
+
+Ints = int | Sequence[int]
+_TABLES = ("filters", "channels", "entries")
+_DERIVED = ("channel_order", "channel_place", "filter_place", "filter_order")
+
+
+class BlockSparseConv2d(nn.Module):
+    """Convolution over kept blocks; a drop-in for ``torch.nn.Conv2d`` with groups=1.
+
+    >>> layer = BlockSparseConv2d(128, 128, 3, padding=1, density=0.25, block=32)
+    >>> layer(torch.randn(2, 128, 8, 8)).shape
+    torch.Size([2, 128, 8, 8])
+
+    Attributes:
+        values: parameter [entries * block_k, block_c]; see ``hrbp_core.pattern``.
+        bias: parameter [out_channels] or None.
+        pattern: the BlockPattern, rebuilt from the module's index buffers.
+
+    The pattern's tables are buffers: saved, moved and broadcast with the module. Loading a
+    checkpoint adopts its pattern when (K, C, R, S) and block agree, and raises otherwise.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias, device, dtype:
+            as in ``torch.nn.Conv2d``; padding as ints.
+        pattern: the kept blocks, or None to place ``density`` at random.
+        density, block, seed: for a random pattern (scores uniform, method ``aligned``: blocks
+            where they lie, nothing to gather).
+
+    Raises:
+        TypeError, ValueError: neither or both of pattern and density; a pattern of other
+            extents; anything ``regroup`` refuses.
+    """
+
+    values: nn.Parameter
+    layout: Tensor
+    filters: Tensor
+    channels: Tensor
+    entries: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        bias: bool = True,
+        *,
+        pattern: BlockPattern | None = None,
+        density: float | None = None,
+        block: Ints = (32, 32),
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        shape = (out_channels, in_channels, *pair(kernel_size, "kernel_size", least=1))
+        if (pattern is None) == (density is None):
+            raise ValueError("expected either a pattern or a density")
+        if pattern is None:
+            scores = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+            pattern = regroup(scores, density, method="aligned", block=block)  # type: ignore[arg-type]
+        if pattern.shape != shape:
+            raise ValueError(f"expected a pattern of shape {shape}, got {pattern.shape}")
+        self.shape: FilterShape = shape
+        self.block: Pair = pattern.block
+        self.stride = pair(stride, "stride", least=1)
+        self.padding = pair(padding, "padding", least=0)
+        self.dilation = pair(dilation, "dilation", least=1)
+        self.register_buffer("layout", torch.tensor([*shape, *self.block]))
+        self._adopt(pattern)
+        empty = torch.empty(pattern.values_shape, device=device, dtype=dtype)
+        self.values = nn.Parameter(empty)
+        self.bias = nn.Parameter(empty.new_empty(out_channels)) if bias else None
+        if device is not None:
+            self.to(device)
+        self.reset_parameters()
+
+    @property
+    def in_channels(self) -> int:
+        """C."""
+        return self.shape[1]
+
+    @property
+    def out_channels(self) -> int:
+        """K."""
+        return self.shape[0]
+
+    @property
+    def kernel_size(self) -> Pair:
+        """(R, S)."""
+        return self.shape[2:]
+
+    @property
+    def pattern(self) -> BlockPattern:
+        """The kept blocks, on the module's device."""
+        return BlockPattern(self.shape, self.block, self.filters, self.channels, self.entries)
+
+    def _adopt(self, pattern: BlockPattern) -> None:
+        """Take the pattern's tables as buffers; the derived ones are not saved."""
+        index = index_tensors(pattern)
+        for name in _TABLES:
+            self.register_buffer(name, getattr(pattern, name).clone())
+        for name in _DERIVED:
+            self.register_buffer(name, getattr(index, name), persistent=False)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw as ``torch.nn.Conv2d`` does, with each filter's real fan-in."""
+        pattern = self.pattern
+        fan_in = pattern.mask().sum((1, 2, 3), dtype=torch.float32).clamp(min=1)
+        bound = fan_in.rsqrt().to(self.values.dtype)
+        weight = torch.empty(self.shape, dtype=self.values.dtype, device=self.values.device)
+        weight.uniform_(-1, 1)
+        self.values.copy_(pattern.pack(weight * bound.view(-1, 1, 1, 1)))
+        if self.bias is not None:
+            self.bias.uniform_(-1, 1).mul_(bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]."""
+        index = IndexTensors(self.entries, *(getattr(self, name) for name in _DERIVED))
+        geometry = (self.stride, self.padding, self.dilation)
+        return run(x, self.values, self.bias, index, self.shape, self.block, geometry)
+
+    def extra_repr(self) -> str:
+        """The arguments, and what is kept."""
+        k, c, r, s = self.shape
+        kept = self.entries.shape[0] * math.prod(self.block) / (k * c * r * s)
+        return (
+            f"{c}, {k}, kernel_size=({r}, {s}), stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, bias={self.bias is not None}, block={self.block}, "
+            f"stored={kept:.4g}"
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def from_dense(cls, conv: nn.Conv2d, pattern: BlockPattern) -> BlockSparseConv2d:
+        """Return the layer with the weights of ``conv`` that the pattern keeps.
+
+        Raises:
+            ValueError: a grouped convolution, a padding mode other than zeros, padding that is
+                not the same on both sides, or a pattern of other extents.
+        """
+        if conv.groups != 1:
+            raise ValueError(f"expected a convolution with groups=1, got groups={conv.groups}")
+        if conv.padding_mode != "zeros":
+            raise ValueError(f"expected padding_mode 'zeros', got {conv.padding_mode!r}")
+        weight = conv.weight
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            _explicit_padding(conv),
+            conv.dilation,
+            conv.bias is not None,
+            pattern=pattern,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        layer.values.copy_(layer.pattern.pack(weight))
+        if layer.bias is not None and conv.bias is not None:
+            layer.bias.copy_(conv.bias)
+        return layer.train(conv.training)
+
+    @torch.no_grad()
+    def to_dense(self) -> nn.Conv2d:
+        """Return a ``torch.nn.Conv2d`` of the same function; zeros where nothing is kept."""
+        conv = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            bias=self.bias is not None,
+            device=self.values.device,
+            dtype=self.values.dtype,
+        )
+        conv.weight.copy_(self.pattern.unpack(self.values))
+        if conv.bias is not None and self.bias is not None:
+            conv.bias.copy_(self.bias)
+        return conv.train(self.training)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
+        strict: bool, missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        names = ("layout", "values", *_TABLES)
+        found = {n: state_dict.get(prefix + n) for n in names}
+        stored = {n: t for n, t in found.items() if isinstance(t, Tensor)}
+        if stored.keys() - {"values"}:  # values alone belong to the pattern that is here
+            assign = local_metadata.get("assign_to_params_buffers", False)
+            try:
+                if len(stored) < len(names):
+                    raise ValueError(f"expected all of {list(names)}, got {list(stored)}")
+                device = stored["entries"].device if assign else self.entries.device
+                self._adopt_stored(stored, device)
+            except (TypeError, ValueError) as error:
+                error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
+                return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _adopt_stored(self, stored: dict[str, Tensor], device: torch.device) -> None:
+        """Take a checkpoint's pattern, and make room for its values."""
+        expected, got = [*self.shape, *self.block], stored["layout"].tolist()
+        if got != expected:
+            raise ValueError(
+                f"expected a checkpoint of (K, C, R, S, block_k, block_c) {expected}, got {got}"
+            )
+        tables = (stored[name].to(device) for name in _TABLES)
+        pattern = BlockPattern(self.shape, self.block, *tables)
+        values = stored["values"]
+        if tuple(values.shape) != pattern.values_shape:
+            raise ValueError(
+                f"expected values {list(pattern.values_shape)} for the checkpoint's own pattern, "
+                f"got {list(values.shape)}"
+            )
+        if self.values.grad is not None and pattern != self.pattern:
+            self.values.grad = None  # of entries that go
+        self._adopt(pattern)
+        if self.values.shape != values.shape:
+            self.values.data = self.values.new_empty(values.shape)
+
+
+def _explicit_padding(conv: nn.Conv2d) -> Pair:
+    """Return the padding as ints; "same" only where both sides get as much."""
+    if not isinstance(conv.padding, str):
+        return pair(conv.padding, "padding", least=0)
+    if conv.padding == "valid":
+        return 0, 0
+    total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+    if any(t % 2 for t in total):
+        raise ValueError(
+            f"expected padding that is equal on both sides, got 'same' with kernel "
+            f"{conv.kernel_size} and dilation {conv.dilation}"
+        )
+    return total[0] // 2, total[1] // 2
