@@ -1,0 +1,270 @@
+"""The commands. Heavy imports wait inside them: ``--help`` needs neither torch nor pandas."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Measure block-sparse convolution against dense and against other sparse forms.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+T = TypeVar("T")
+
+
+class Exit:
+    """Exit codes; the gate's are in ``bench.gate_result``."""
+
+    USAGE = 2
+    INTERRUPTED = 130
+
+
+class Listing(StrEnum):
+    """What ``list`` can show."""
+
+    SUITES = "suites"
+    LAYERS = "layers"
+    IMPLS = "impls"
+
+
+Out = Annotated[Path, typer.Option(help="Results folder; resumed when it is there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn errors a user can cause into one sentence and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(Exit.USAGE) from error
+
+
+def _split(text: str | None, name: str, kind: Callable[[str], T]) -> tuple[T, ...] | None:
+    """Return a comma-separated option as a tuple; None when it was left out."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"expected --{name} as a comma-separated list, got {text!r}")
+    try:
+        return tuple(kind(part) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"expected --{name} as a list of {kind.__name__}, got {text!r}") from error
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.SUITES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what can be measured.
+
+    Example: python -m bench list layers --json
+    """
+    from bench import listing
+
+    rows = listing.ROWS[what.value]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        Console().print(listing.table(what.value, rows))
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Option(help="A suite of `list suites`.")] = "quick",
+    out: Out = Path("results/quick"),
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
+    passes: Annotated[str, typer.Option(help="Any of fprop,dgrad,wgrad.")] = "fprop,dgrad,wgrad",
+    impl_names: Annotated[
+        str | None, typer.Option("--impls", help="Of `list impls`; all when left out.")
+    ] = None,
+    densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25.")] = None,
+    blocks: Annotated[str | None, typer.Option(help="E.g. 16,32,64.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Of `list layers`.")] = None,
+    method: Annotated[str, typer.Option(help="hrbp2, aligned, shuffled, sorted.")] = "hrbp2",
+    balance: Annotated[str, typer.Option(help="none, filters, both.")] = "none",
+    layout: Annotated[str, typer.Option(help="canonical or standalone.")] = "canonical",
+    batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
+) -> None:
+    """Measure the missing cells of a suite. Exits 0, or 5 when a cell is wrong.
+
+    Example: python -m bench run --suite quick --device cpu --out results/quick
+    """
+    os.environ.setdefault("OMP_PROC_BIND", "true")  # threads that wander fake slow rounds
+    with sentences():
+        from bench import impls
+        from bench.environment import pick_device
+        from bench.suites import Sweep, passes_of
+        from bench.sweep import run_sweep
+
+        sweep = Sweep(
+            suite=suite,
+            device=pick_device(device),
+            dtype=dtype,
+            passes=passes_of(_split(passes, "passes", str) or ()),
+            densities=_split(densities, "densities", float),
+            blocks=_split(blocks, "blocks", int),
+            layers=_split(layers, "layers", str),
+            method=method,
+            balance=balance,
+            layout=layout,
+            batch=batch,
+        )
+        names = _split(impl_names, "impls", str) or tuple(impls.IMPLS)
+        try:
+            with _bar("cases") as progress:
+                result = run_sweep(sweep, names, out, progress)
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; what is measured is in {out}; the same command resumes")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+    _tell_run(result, out)
+    raise typer.Exit(result.exit_code)
+
+
+def _tell_run(result: Any, out: Path) -> None:
+    for torn in result.torn:
+        print(f"note: a torn last line was set aside in {out / 'results.torn'}: {torn[:120]}")
+    for pattern in result.infeasible:
+        print(f"note: {pattern.layer} left out: {pattern.reason}")
+    for complaint in result.wrong:
+        print(f"WRONG: {complaint}")
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
+    print(f"{out}: {counts}; {result.measured} measured now, {result.resumed} were there")
+    if result.measured:
+        print(f"time that was no sampling: {result.overhead:.0%}")
+
+
+@app.command()
+def accuracy(
+    out: Out = Path("results/accuracy"),
+    preset: Annotated[str | None, typer.Option(help="digits: under 2 minutes on 2 cores.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits.")] = None,
+    arms: Annotated[str | None, typer.Option(help="dense,unstructured,aligned,hrbp2.")] = None,
+    densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25,0.125.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs an arm and density.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train the same network dense and sparse, and keep accuracy and step times.
+
+    Example: python -m bench accuracy --preset digits --out results/quick
+    """
+    with sentences():
+        from bench.accuracy.command import make_plan, train_plan
+
+        plan = make_plan(
+            preset,
+            device=device,
+            data=data,
+            arms=_split(arms, "arms", str),
+            densities=_split(densities, "densities", float),
+            seeds=seeds,
+            epochs=epochs,
+        )
+        try:
+            with _bar("runs") as progress:
+                runs = train_plan(plan, out, progress)
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; finished runs are in {out}; the same command resumes")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+    diverged = sum(r["status"] != "ok" for r in runs)
+    print(f"{out}: {len(runs)} runs, {diverged} diverged")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Draw PDF, HTML, Markdown and PNG from a results folder. Needs no torch.
+
+    Example: python -m bench report results/quick
+    """
+    with sentences():
+        from reports import build_report
+
+        files = build_report(folder)
+    for line in files.headline:
+        print(line)
+    print(f"report: {files.pdf}")
+    print(f"        {files.html}")
+    print(f"gate against this run: python -m bench gate --base {folder} --head <another folder>")
+
+
+@app.command()
+def gate(
+    base: Annotated[Path, typer.Option(help="Results to compare with.")],
+    head: Annotated[Path, typer.Option(help="Results to judge.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.")] = None,
+) -> None:
+    """Compare two stored results. Exits 0 pass, 1 regression, 2 usage, 3 inconclusive,
+    4 incomparable or no base, 5 wrong or missing cells.
+
+    Example: python -m bench gate --base results/main --head results/mine
+    """
+    with sentences():
+        from bench import gate as gating
+        from bench import gate_result
+
+        result = gating.compare(base, head)
+        if markdown is not None:
+            markdown.write_text(gate_result.to_markdown(result))
+    if as_json:
+        print(gate_result.to_json(result))
+    else:
+        gate_result.render(result, Console())
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is here, what is missing and what to do about it. Exits 2 when something must be.
+
+    Example: python -m bench doctor
+    """
+    from bench import doctor as examining
+
+    found = examining.findings()
+    examining.render(found, Console())
+    raise typer.Exit(examining.exit_code(found))
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Offer a progress callback (done, total, label): a bar with the time left, or lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total, text: print(f"[{done}/{total}] {text}", file=sys.stderr)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        Left(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(
+            task, completed=done, total=total, description=text
+        )

@@ -1,0 +1,52 @@
+"""Ours: the operators that ``block_sparse_conv2d`` calls in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.problem import Prepared, Problem
+from hrbp_core.ops import index_tensors
+from hrbp_core.shapes import Pass
+
+NAME = "block_sparse"
+
+
+def prepare(problem: Problem) -> Prepared:
+    """Return one pass; a standalone pattern includes the permutations around it."""
+    pattern, ops = problem.pattern, torch.ops.hrbp
+    index = index_tensors(pattern)
+    values = pattern.pack(problem.weight)
+    tail = (pattern.shape, pattern.block, *problem.geometry)
+    size = problem.x.shape[2:]
+
+    def x_in() -> Tensor:
+        if index.channel_order is None:
+            return problem.x
+        return ops.permute_channels(problem.x, index.channel_order, index.channel_place)
+
+    def dy_in() -> Tensor:
+        if index.filter_order is None:
+            return problem.dy
+        return ops.permute_channels(problem.dy, index.filter_order, index.filter_place)
+
+    def fprop() -> Tensor:
+        y = ops.fprop(x_in(), values, index.entries, *tail)
+        if index.filter_place is None:
+            return y
+        return ops.permute_channels(y, index.filter_place, index.filter_order)
+
+    def dgrad() -> Tensor:
+        dx = ops.dgrad(dy_in(), values, index.entries, size, *tail)
+        if index.channel_place is None:
+            return dx
+        return ops.permute_channels(dx, index.channel_place, index.channel_order)
+
+    def wgrad() -> Tensor:
+        return ops.wgrad(dy_in(), x_in(), index.entries, *tail)
+
+    run = {Pass.FPROP: fprop, Pass.DGRAD: dgrad, Pass.WGRAD: wgrad}[problem.case.conv_pass]
+    detail = {"backend": "torch grouped convolution", "pattern": pattern.content_hash[:16]}
+    if problem.case.conv_pass is Pass.WGRAD:
+        return Prepared(run, True, pattern.unpack, detail)
+    return Prepared(run, True, detail=detail)

@@ -1,0 +1,261 @@
+"""Named layer tables, and the cases a sweep makes of them. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from bench.records import Case, Recipe
+from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+METHODS = ("hrbp2", "aligned", "shuffled", "sorted")
+# Batches that fill the machine without making a quick sweep slow.
+BATCH = {"cpu": 8, "cuda": 128}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a suite: a name and its extents at batch 1."""
+
+    name: str
+    shape: ConvShape
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which patterns a suite asks of a layer: (density, block) pairs."""
+
+    layer: str
+    density: float
+    block: int
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A table of layers, where it comes from, and the patterns it measures.
+
+    Attributes:
+        precision: half-width of the median's 95 % interval at which sampling stops.
+        cap_s: seconds of sampling after which a cell is noisy.
+    """
+
+    name: str
+    source: str
+    layers: tuple[Layer, ...]
+    densities: tuple[float, ...] = (0.5, 0.25, 0.125)
+    blocks: tuple[int, ...] = (16, 32, 64)
+    plans: tuple[Plan, ...] = ()
+    precision: float = 0.02
+    cap_s: float = 1.5
+
+
+def _conv(name: str, size: int, c: int, k: int, kernel: int = 3, stride: int = 1) -> Layer:
+    padding = (kernel // 2, kernel // 2)
+    return Layer(name, ConvShape(1, c, size, size, k, kernel, kernel, (stride, stride), padding))
+
+
+_RESNET50 = (
+    _conv("conv2_3x3", 56, 64, 64),
+    _conv("conv2_expand", 56, 64, 256, 1),
+    _conv("conv2_reduce", 56, 256, 64, 1),
+    _conv("conv3_3x3_s2", 56, 128, 128, 3, 2),
+    _conv("conv3_3x3", 28, 128, 128),
+    _conv("conv3_expand", 28, 128, 512, 1),
+    _conv("conv3_reduce", 28, 512, 128, 1),
+    _conv("conv4_3x3_s2", 28, 256, 256, 3, 2),
+    _conv("conv4_3x3", 14, 256, 256),
+    _conv("conv4_expand", 14, 256, 1024, 1),
+    _conv("conv4_reduce", 14, 1024, 256, 1),
+    _conv("conv5_3x3_s2", 14, 512, 512, 3, 2),
+    _conv("conv5_3x3", 7, 512, 512),
+    _conv("conv5_expand", 7, 512, 2048, 1),
+    _conv("conv5_reduce", 7, 2048, 512, 1),
+)
+_VGG16 = (
+    _conv("conv1_2", 224, 64, 64),
+    _conv("conv2_1", 112, 64, 128),
+    _conv("conv2_2", 112, 128, 128),
+    _conv("conv3_1", 56, 128, 256),
+    _conv("conv3_2", 56, 256, 256),
+    _conv("conv4_1", 28, 256, 512),
+    _conv("conv4_2", 28, 512, 512),
+    _conv("conv5", 14, 512, 512),
+)
+_WRN28_10 = (
+    _conv("conv2", 32, 160, 160),
+    _conv("conv3_s2", 32, 160, 320, 3, 2),
+    _conv("conv3", 16, 320, 320),
+    _conv("conv4_s2", 16, 320, 640, 3, 2),
+    _conv("conv4", 8, 640, 640),
+)
+# Eight patterns on four 3x3 layers of ResNet-50: each speed figure of the README has cells here.
+_QUICK = (
+    Plan("conv2_3x3", 0.5, 16),
+    Plan("conv3_3x3", 0.5, 32),
+    Plan("conv3_3x3", 0.25, 32),
+    Plan("conv4_3x3", 0.25, 32),
+    Plan("conv4_3x3", 0.25, 64),
+    Plan("conv4_3x3", 0.125, 32),
+    Plan("conv5_3x3", 0.25, 32),
+    Plan("conv5_3x3", 0.125, 32),
+)
+_HE = "He et al. 2016, arXiv:1512.03385, table 1 (stride in the 3x3 layer, as in torchvision)"
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quick",
+            _HE,
+            tuple(x for x in _RESNET50 if x.name in {p.layer for p in _QUICK}),
+            plans=_QUICK,
+        ),
+        Suite("resnet50", _HE, _RESNET50, precision=0.005, cap_s=10),
+        Suite(
+            "vgg16",
+            "Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column D",
+            _VGG16,
+            precision=0.005,
+            cap_s=10,
+        ),
+        Suite(
+            "wrn28_10",
+            "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 1, k = 10",
+            _WRN28_10,
+            precision=0.005,
+            cap_s=10,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a run measures; None leaves the suite's own choice."""
+
+    suite: str
+    device: str
+    dtype: str = "float32"
+    passes: tuple[Pass, ...] = tuple(Pass)
+    densities: tuple[float, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+    layers: tuple[str, ...] | None = None
+    method: str = "hrbp2"
+    balance: str = "none"
+    layout: str = "canonical"
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Infeasible:
+    """A pattern a sweep asked for that a layer cannot have, and why."""
+
+    layer: str
+    density: float
+    block: Pair
+    reason: str
+
+
+def find_suite(name: str) -> Suite:
+    """Return the suite, or raise a ValueError that names those that exist."""
+    if name not in SUITES:
+        raise ValueError(f"expected a suite of {', '.join(SUITES)}; got {name!r}")
+    return SUITES[name]
+
+
+def cases(sweep: Sweep) -> tuple[list[Case], list[Infeasible]]:
+    """Return the sweep's cases, and the patterns that no layer can have.
+
+    Raises:
+        ValueError: an unknown suite, layer, dtype, method or density outside (0, 1].
+    """
+    suite = find_suite(sweep.suite)
+    _check(sweep, suite)
+    wanted, infeasible = [], []
+    for layer, density, block in _combinations(sweep, suite):
+        shape = replace(layer.shape, N=sweep.batch or BATCH[sweep.device])
+        reason = _obstacle(shape, density, block)
+        if reason:
+            infeasible.append(Infeasible(layer.name, density, (block, block), reason))
+            continue
+        recipe = Recipe(sweep.method, density, (block, block), sweep.balance)
+        gk, gc = block_grid(shape, block)
+        entries = round(density * gk * gc) * shape.R * shape.S
+        wanted += [
+            Case(
+                suite.name,
+                layer.name,
+                shape,
+                sweep.dtype,
+                sweep.device,
+                conv_pass,
+                recipe,
+                entries,
+                sweep.layout,
+            )
+            for conv_pass in sweep.passes
+        ]
+    return wanted, infeasible
+
+
+def _combinations(sweep: Sweep, suite: Suite) -> list[tuple[Layer, float, int]]:
+    layers = {layer.name: layer for layer in suite.layers}
+    if suite.plans and sweep.densities is None and sweep.blocks is None:
+        found = [(layers[p.layer], p.density, p.block) for p in suite.plans]
+    else:
+        found = [
+            (layer, density, block)
+            for layer in suite.layers
+            for density in sweep.densities or suite.densities
+            for block in sweep.blocks or suite.blocks
+        ]
+    return [c for c in found if sweep.layers is None or c[0].name in sweep.layers]
+
+
+def _obstacle(shape: ConvShape, density: float, block: int) -> str | None:
+    if block > min(shape.K, shape.C):
+        return f"block {block} is larger than the layer ({shape.K} filters, {shape.C} channels)"
+    least = least_density(shape, block)
+    if density < least:
+        return f"density {density:g} is under the least one that keeps every group, {least:.4g}"
+    return None
+
+
+def _check(sweep: Sweep, suite: Suite) -> None:
+    for name, value, choices in (
+        ("dtype", sweep.dtype, DTYPES),
+        ("method", sweep.method, METHODS),
+        ("balance", sweep.balance, ("none", "filters", "both")),
+        ("layout", sweep.layout, ("canonical", "standalone")),
+        *(("layer", layer, [x.name for x in suite.layers]) for layer in sweep.layers or ()),
+    ):
+        if value not in choices:
+            raise ValueError(f"expected a {name} of {', '.join(choices)}; got {value!r}")
+    for density in sweep.densities or ():
+        if not 0 < density <= 1:
+            raise ValueError(f"expected a density in (0, 1], got {density:g}")
+    for block in sweep.blocks or ():
+        if block < 1:
+            raise ValueError(f"expected a block of at least 1, got {block}")
+    if sweep.batch is not None and sweep.batch < 1:
+        raise ValueError(f"expected a batch of at least 1, got {sweep.batch}")
+
+
+@cache
+def layer_table() -> list[tuple[str, Layer]]:
+    """Return (suite, layer) for every layer of every suite."""
+    return [(suite.name, layer) for suite in SUITES.values() for layer in suite.layers]
+
+
+def passes_of(names: tuple[str, ...]) -> tuple[Pass, ...]:
+    """Return passes by name, in their usual order.
+
+    Raises:
+        ValueError: unknown; names those that exist.
+    """
+    known = [str(p) for p in Pass]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"expected a pass of {', '.join(known)}; got {name!r}")
+    return tuple(p for p in Pass if str(p) in names)
