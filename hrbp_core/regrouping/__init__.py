@@ -53,9 +53,12 @@ def regroup(
     """Return the pattern of ``round(density * Gk * Gc)`` all-tap blocks that keeps most score.
 
     Scores are summed over the taps. Given the groups, the choice of the blocks is optimal for
-    the scores as integers (48 bits in all). Groups are numbered by their smallest index, and
-    members ascend; of groupings with equal scores the plainest is taken (aligned first), so
-    constant scores change nothing. Equal arguments give equal patterns on every machine.
+    the scores as integers (48 bits in all). Groups that lie where they were keep their order;
+    others are numbered by descending block count (those of equal counts are then neighbours,
+    and the CPU path reads their weights without a copy), then smallest index, a padded group
+    last. Members ascend. Of groupings with equal scores the plainest is taken,
+    aligned first, so constant scores change no order. Equal arguments give equal patterns on
+    every machine.
 
     Args:
         scores: [K, C, R, S], finite and >= 0, any real dtype, any device; higher is better.
@@ -79,25 +82,35 @@ def regroup(
     if method not in _METHODS:
         raise ValueError(f"expected method as one of {', '.join(METHODS)}, got {method!r}")
     problem = pose(scores, density, block, seed=seed, coverage=coverage, balance=balance)
-    grouping = _METHODS[method](problem)
-    filters, filter_rank = _group_table(grouping.filters, problem.grid[0], problem.block[0])
-    channels, channel_rank = _group_table(grouping.channels, problem.grid[1], problem.block[1])
-    kept = torch.from_numpy(grouping.kept[filter_rank][:, channel_rank])
+    return _pattern(scores, problem, _METHODS[method](problem))
+
+
+def _pattern(scores: Tensor, problem: Problem, grouping: Grouping) -> BlockPattern:
+    """Return the pattern of a method's answer, on the scores' device."""
+    kept = grouping.kept
+    filters, filter_rank = _group_table(grouping.filters, kept.sum(1), problem.block[0])
+    channels, channel_rank = _group_table(grouping.channels, kept.sum(0), problem.block[1])
     pattern = BlockPattern.from_blocks(
         tuple(scores.shape),
         problem.block,
         torch.from_numpy(filters),
         torch.from_numpy(channels),
-        kept,
+        torch.from_numpy(kept[filter_rank][:, channel_rank]),
     )
     return pattern.to(scores.device)
 
 
-def _group_table(groups: Integers, count: int, block: int) -> tuple[np.ndarray, Integers]:
-    """Return (int32 [count, block] padded with -1, the old number of each new group)."""
+def _group_table(groups: Integers, blocks: Integers, block: int) -> tuple[np.ndarray, Integers]:
+    """Return (int32 [groups, block] padded with -1, the old number of each new group).
+
+    Args:
+        groups: the group of each index. blocks: kept blocks of each group.
+    """
+    count = len(blocks)
     smallest = np.array([np.flatnonzero(groups == group)[0] for group in range(count)])
     padded = np.bincount(groups, minlength=count) < block
-    rank = np.lexsort((smallest, padded))
+    in_place = bool((np.diff(groups) >= 0).all())
+    rank = np.lexsort((smallest, smallest if in_place else -blocks, padded))
     table = np.full((count, block), -1, dtype=np.int32)
     for row, group in enumerate(rank):
         members = np.flatnonzero(groups == group)

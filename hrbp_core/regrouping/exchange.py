@@ -87,13 +87,15 @@ class _Network:
         self.column_parent = np.full(len(column_far), START)
         may_grow = self.rows < self.row_limits[1], self.columns < self.column_limits[1]
         may_shrink = self.rows > self.row_limits[0], self.columns > self.column_limits[0]
-        changed = True
-        while changed:
+        for _ in range(len(row_far) + len(column_far)):
             changed = _relax(row_far, self.add, column_far, self.column_parent)
             changed |= _relax_hub(column_far, self.column_parent, may_grow[1], may_shrink[1])
             changed |= _relax(column_far, self.drop.T, row_far, self.row_parent)
             changed |= _relax_hub(row_far, self.row_parent, may_shrink[0], may_grow[0])
-        return row_far, column_far
+            if not changed:
+                return row_far, column_far
+        # a negative cycle would go round for ever: say so instead
+        raise ValueError("expected a start that is the best of its row counts at its prices")
 
     def _walk_back(self, place: int, *, on_rows: bool) -> None:
         """Undo and do what the shortest path says, from its end to its start."""

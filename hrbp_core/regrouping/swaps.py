@@ -29,9 +29,8 @@ def _swap_side(problem: Problem, grouping: Grouping, side: int) -> Grouping:
     groups = (grouping.filters, grouping.channels)
     other = one_hot(groups[1 - side], problem.grid[1 - side])
     parts = (problem.exact if side == 0 else problem.exact.T) @ other
-    swaps = _disjoint(
-        _best_swaps(ahead if side == 0 else ahead.T, parts, groups[side]), groups[side]
-    )
+    swaps = _best_swaps(ahead if side == 0 else ahead.T, parts, groups[side])
+    swaps = _disjoint(swaps, groups[side])
     for count in (len(swaps), 1):
         moved = groups[side].copy()
         for _, first, second in swaps[:count]:
