@@ -132,7 +132,9 @@ class ConvShape:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ConvShape:
         """Return the shape that :meth:`to_dict` wrote."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
         return cls(**fields)
 
 

@@ -6,14 +6,120 @@ Group tables are int32 [groups, block] and pad the end of a group with -1. Entri
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hrbp_core.shapes import FilterShape
+from hrbp_core.shapes import FilterShape, Pair, block_grid, pair
+
+FORMAT = "hrbp.pattern/1"
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexTables:
+    """The part of a pattern that is indices: checked on building, compared by content."""
+
+    shape: FilterShape
+    block: Pair
+    filters: Tensor
+    channels: Tensor
+    entries: Tensor
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(v) for v in self.shape)
+        if len(shape) != 4 or min(shape) < 1:
+            raise ValueError(f"expected shape as (K, C, R, S), all >= 1, got {self.shape}")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "block", pair(self.block, "block", least=1))
+        block_grid(self.shape, self.block)
+        for name, width in (
+            ("filters", self.block[0]),
+            ("channels", self.block[1]),
+            ("entries", 3),
+        ):
+            table = index_table(getattr(self, name), name, width)
+            object.__setattr__(self, name, table)
+        check_groups(self.filters, "filters", self.shape[0])
+        check_groups(self.channels, "channels", self.shape[1])
+        if not is_partition(self.filters, self.shape[0]):
+            raise ValueError(
+                f"expected each of {self.shape[0]} filters in exactly one of "
+                f"{-(-self.shape[0] // self.block[0])} groups, and padding in the last one only"
+            )
+        check_entries(self.entries, self._limits)
+        if not self.partitioned:
+            check_overlaps(self.entries, self.channels, self.shape[1])
+
+    @property
+    def _limits(self) -> tuple[int, int, int]:
+        """(filter groups, channel groups, taps)."""
+        return self.filters.shape[0], self.channels.shape[0], self.shape[2] * self.shape[3]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the index tables are."""
+        return self.entries.device
+
+    @cached_property
+    def partitioned(self) -> bool:
+        """True when every channel is in exactly one group and only the last one is padded."""
+        return is_partition(self.channels, self.shape[1])
+
+    @cached_property
+    def all_taps(self) -> bool:
+        """True when every kept block keeps all R * S taps."""
+        blocks = torch.unique(self.entries[:, :2], dim=0).shape[0]
+        return blocks * self.shape[2] * self.shape[3] == len(self.entries)
+
+    @cached_property
+    def twin(self) -> Tensor:
+        """int32 [E]: entry numbers sorted by (channel group, tap, filter group), for dgrad."""
+        return torch.argsort(sort_keys(self.entries, self._limits, (1, 2, 0))).to(torch.int32)
+
+    @cached_property
+    def blocks_per_filter_group(self) -> Tensor:
+        """int64 [G]: kept blocks of each filter group."""
+        return self._blocks_per(0, self.filters.shape[0])
+
+    @cached_property
+    def blocks_per_channel_group(self) -> Tensor:
+        """int64 [Hc]: kept blocks of each channel group."""
+        return self._blocks_per(1, self.channels.shape[0])
+
+    def _blocks_per(self, column: int, groups: int) -> Tensor:
+        blocks = torch.unique(self.entries[:, :2].long(), dim=0)
+        return torch.bincount(blocks[:, column], minlength=groups)
+
+    @cached_property
+    def is_canonical(self) -> bool:
+        """True when the groups are contiguous runs in order: nothing has to be gathered."""
+        return torch.equal(
+            self.filters, contiguous_groups(self.shape[0], self.block[0], self.device)
+        ) and torch.equal(
+            self.channels, contiguous_groups(self.shape[1], self.block[1], self.device)
+        )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over shape, block and index tables; the same on every machine."""
+        digest = hashlib.sha256(repr((FORMAT, self.shape, self.block)).encode())
+        for table in (self.filters, self.channels, self.entries):
+            digest.update(table.cpu().contiguous().numpy().astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IndexTables):
+            return NotImplemented
+        return self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
 
 
 def contiguous_groups(size: int, block: int, device: torch.device | str | None = None) -> Tensor:

@@ -147,9 +147,9 @@ class Bucket:
         return places.clamp(min=0), real.nonzero().view(-1), (~real).nonzero().view(-1)
 
     def collect(self, values: Tensor) -> Tensor:
-        """Return this bucket's weight segments [len(segments), block_c]."""
+        """Return this bucket's weight segments [len(segments), block_c], contiguous."""
         if self.run:
-            return values[self.run[0] : self.run[1]]
+            return values[self.run[0] : self.run[1]].contiguous()
         index, _, padding = (t.to(values.device) for t in self._index)
         segments = values.index_select(0, index)
         return segments.index_fill_(0, padding, 0) if len(padding) else segments
@@ -179,6 +179,12 @@ class Side:
     def complete(self) -> bool:
         """True when the buckets write every group."""
         return sum(len(b.rows) for b in self.buckets) == self.groups
+
+    @cached_property
+    def tiled(self) -> bool:
+        """True when the buckets' rows, one bucket after the other, are 0, 1, 2, ..."""
+        rows = np.concatenate([b.rows for b in self.buckets])
+        return np.array_equal(rows, np.arange(self.groups))
 
     def sum_index(self, pixels: int, device: torch.device) -> Pair2:
         """Return (index, offsets) by which embedding_bag sums copies of the input side.
