@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from bench.frames import groups
 from bench.stats import mean_interval, median, median_interval
 
 DENSE_ARM = "dense"
@@ -114,7 +115,7 @@ def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
         table: what :func:`accuracy_rows` returned.
     """
     records = []
-    for key, group in table.groupby(ARM_KEYS, dropna=False):
+    for key, group in groups(table, ARM_KEYS):
         accuracy = group["accuracy"].dropna().tolist()
         steps = np.log(group["step_speedup"].dropna().to_numpy(dtype=float))
         mean, low, high = _mean(accuracy)
@@ -156,9 +157,9 @@ def accuracy_gaps(table: pd.DataFrame) -> pd.DataFrame:
     there = table.dropna(subset="accuracy")
     dense = {
         key: group["accuracy"].tolist()
-        for key, group in there[there["arm"] == DENSE_ARM].groupby(ACCURACY_CONTEXT)
+        for key, group in groups(there[there["arm"] == DENSE_ARM], ACCURACY_CONTEXT)
     }
-    for key, group in there[there["arm"] != DENSE_ARM].groupby(ARM_KEYS, dropna=False):
+    for key, group in groups(there[there["arm"] != DENSE_ARM], ARM_KEYS):
         reference = dense.get(key[: len(ACCURACY_CONTEXT)], [])
         ours = group["accuracy"].tolist()
         row = dict(zip(ARM_KEYS, key, strict=True))

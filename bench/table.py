@@ -1,4 +1,4 @@
-"""Measurements become rows: every derived column of the project is computed here. Floor 1: no torch.
+"""Measurements become rows: every derived column is computed here. Floor 1: no torch.
 
 ====================  ====================================================================
 ``rows``              one row a measurement: times in seconds, speed-up over dense
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.frames import Record, groups, stacked
+from bench.frames import records as rows_of
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
 from bench.stats import geometric_mean, median, median_interval
 from hrbp_core.shapes import ConvShape, Pass
@@ -41,7 +43,7 @@ _RATIO = ["speedup", "speedup_low", "speedup_high"]
 ROW_COLUMNS = [
     *TOTAL_KEYS, "pass", "label", "cell_id", "case_id", "sparsity", "stored_weights",
     "real_density", "status", "reason", "flags", "samples", "severe", *_TIMES, "gflops",
-    *_DENSE, *_RATIO, "paired", "prep_s", "rounds_rejected",
+    *_DENSE, *_RATIO, "paired", "prep_s", "rounds", "rounds_rejected",
 ]  # fmt: skip
 TOTAL_COLUMNS = [*TOTAL_KEYS, "total_s", "dense_total_s", *_RATIO, "incomplete"]
 COVERAGE_KEYS = [*CONTEXT, "impl", "density", "block", "pass"]
@@ -87,14 +89,13 @@ def rows(results: Results) -> pd.DataFrame:
     implementation, of the same case and environment: the median of the paired ratios with its
     order-statistic interval where both name the same ``detail["rounds"]``, else the ratio of
     medians with the widest interval that both medians' intervals allow. NaN unless both are ok.
-    A cell stored twice for one environment counts once, by its later line.
+    A cell stored twice for one environment counts once, by its later line. Cells measured
+    together share ``rounds``, so ``rounds_rejected`` counts once for all of them.
     """
     latest = {(m.environment, m.cell.cell_id): m for m in results.measurements}
     named = [(m, cell_id, (m.environment, m.cell.case_id)) for (_, cell_id), m in latest.items()]
     dense = {
-        case: m
-        for m, _, case in named
-        if m.cell.impl == REFERENCE_IMPL and m.status is Status.OK
+        case: m for m, _, case in named if m.cell.impl == REFERENCE_IMPL and m.status is Status.OK
     }
     records = [
         {"cell_id": cell_id, "case_id": case[1]} | _row(m, dense.get(case))
@@ -117,6 +118,7 @@ def _row(measurement: Measurement, dense: Measurement | None) -> dict[str, Any]:
         "flags": ", ".join(str(f) for f in measurement.flags),
         "samples": len(measurement.samples_s),
         "prep_s": math.nan if measurement.prep_s is None else measurement.prep_s,
+        "rounds": str(measurement.detail.get("rounds") or cell.cell_id),
         "rounds_rejected": int(measurement.detail.get("rounds_rejected") or 0),
     }
     row["label"] = f"{case.layer} {row['block']} {row['density']:g} {row['pass']} {cell.impl}"
@@ -187,10 +189,10 @@ def totals(table: pd.DataFrame) -> pd.DataFrame:
         table: what :func:`rows` returned.
     """
     records = []
-    groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-    for row in table.to_dict("records"):
-        groups.setdefault(tuple(row[k] for k in TOTAL_KEYS), {})[row["pass"]] = row
-    for key, found in groups.items():
+    cases: dict[tuple[Any, ...], dict[str, Record]] = {}
+    for row in rows_of(table):
+        cases.setdefault(tuple(row[k] for k in TOTAL_KEYS), {})[row["pass"]] = row
+    for key, found in cases.items():
         row = dict(zip(TOTAL_KEYS, key, strict=True))
         row["incomplete"] = ", ".join(_incomplete(found))
         if not row["incomplete"]:
@@ -204,7 +206,7 @@ def totals(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=TOTAL_COLUMNS)
 
 
-def _incomplete(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _incomplete(found: dict[str, Record]) -> Iterator[str]:
     """Yield "pass: why" for each pass without a speed-up."""
     for name in PASSES:
         row = found.get(name)
@@ -222,7 +224,7 @@ def missing(table: pd.DataFrame) -> pd.DataFrame:
     Within a context every implementation and pass that occurs is expected for every case.
     """
     records = []
-    for context, group in table.groupby(CONTEXT, dropna=False):
+    for context, group in groups(table, CONTEXT):
         cases = list(group[CASE].drop_duplicates().itertuples(index=False, name=None))
         present = set(group[[*CASE, "impl", "pass"]].itertuples(index=False, name=None))
         impls, passes = sorted(set(group["impl"])), set(group["pass"])
@@ -246,19 +248,19 @@ def coverage(table: pd.DataFrame) -> pd.DataFrame:
     """
     if table.empty:
         return pd.DataFrame(columns=COVERAGE_COLUMNS)
-    lost = missing(table)
-    cells = table if lost.empty else pd.concat([table[ROW_COLUMNS], lost.astype(object)])
+    cells = stacked([table, missing(table)], ROW_COLUMNS)
     cells = _with_all(_with_all(cells, "pass"), "block")
     throttled = cells["flags"].str.contains(Flag.THROTTLED.value, regex=False)
     cells = cells.assign(throttled=throttled.astype(int))
     counts = cells.groupby([*COVERAGE_KEYS, "status"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=STATUSES, fill_value=0)
     counts["throttled"] = cells.groupby(COVERAGE_KEYS)["throttled"].sum()
-    ratios = pd.concat([table[[*COVERAGE_KEYS, *_RATIO]], totals(table).assign(**{"pass": ALL})])
+    together = totals(table).assign(**{"pass": ALL})
+    ratios = stacked([table, together], [*COVERAGE_KEYS, *_RATIO])
     ratios = _with_all(ratios, "block")
     means = [
         dict(zip(COVERAGE_KEYS, key, strict=True)) | _mean_columns(group)
-        for key, group in ratios.groupby(COVERAGE_KEYS)
+        for key, group in groups(ratios, COVERAGE_KEYS)
     ]
     joined = counts.reset_index().merge(pd.DataFrame(means), on=COVERAGE_KEYS, how="left")
     count_columns = ["cells", "faster", "slower"]

@@ -1,0 +1,155 @@
+"""What a report is made from: every table of one folder, and names for machines and contexts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import accuracy_table, store, table
+from bench.frames import stacked
+from bench.records import Environment, RecordError
+
+INPUTS = ("results.jsonl", "environment.json", "accuracy.jsonl")
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Every table of one folder, as :mod:`bench.table` and :mod:`bench.accuracy_table` make them.
+
+    Attributes:
+        environments: by id; an id that no file explains is absent.
+        names: environment id -> E1, E2, ... in order of device name.
+        torn: reports of unreadable last lines.
+        sources: (file name, SHA-256) of the files that were read.
+    """
+
+    rows: pd.DataFrame
+    totals: pd.DataFrame
+    coverage: pd.DataFrame
+    missing: pd.DataFrame
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    gaps: pd.DataFrame
+    environments: dict[str, Environment]
+    names: dict[str, str]
+    torn: list[str]
+    sources: list[tuple[str, str]]
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """Every cell that is not ok, the missing ones at the end."""
+        frames = [self.rows[self.rows["status"] != "ok"], self.missing]
+        return stacked(frames, table.ROW_COLUMNS)
+
+    def contexts(self) -> list[Key]:
+        """Return the kernel contexts in reading order: canonical layouts before standalone."""
+        keys = self.rows[table.CONTEXT].drop_duplicates().itertuples(index=False, name=None)
+        place = table.CONTEXT.index
+        return sorted(keys, key=lambda k: (self.names[k[0]], k[place("layout")], k))
+
+    def arm_contexts(self) -> list[Key]:
+        """Return the contexts of the accuracy runs."""
+        columns = accuracy_table.ACCURACY_CONTEXT
+        keys = self.runs[columns].drop_duplicates().itertuples(index=False, name=None)
+        return sorted(keys, key=lambda k: (self.names[k[0]], k))
+
+    def label(self, key: Key, *, short: bool = False) -> str:
+        """Return a context in words; ``short`` keeps what differs between contexts, maybe ''."""
+        keys = self.contexts() if len(key) == len(table.CONTEXT) else self.arm_contexts()
+        parts = []
+        for place, value in enumerate(key):
+            text = self.names[value] if place == 0 else str(value)
+            values = {str(k[place]) for k in keys}
+            if place and short:
+                text = own_settings(text, values)
+            if not short or len(values) > 1:
+                parts.append(text)
+        return " · ".join(p for p in parts if p)
+
+
+def own_settings(text: str, others: Collection[str]) -> str:
+    """Return those of the settings ``a, b, c`` that not all ``others`` have; all if they do."""
+    common = set.intersection(*(set(o.split(", ")) for o in others)) if others else set()
+    own = [part for part in text.split(", ") if part not in common]
+    return ", ".join(own) or text
+
+
+def pick(frame: pd.DataFrame, columns: list[str], key: Key) -> pd.DataFrame:
+    """Return the rows whose ``columns`` are ``key``."""
+    chosen = pd.Series(True, index=frame.index)
+    for column, value in zip(columns, key, strict=True):
+        chosen &= frame[column] == value
+    return frame[chosen]
+
+
+def named_arms(arms: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with a column ``name``: the arm, and what is its own among several."""
+    several = arms.groupby("arm")["pattern"].nunique() > 1
+    names = []
+    for arm, pattern in zip(arms["arm"], arms["pattern"], strict=True):
+        twins = set(arms.loc[arms["arm"] == arm, "pattern"])
+        names.append(f"{arm}, {own_settings(pattern, twins)}" if several[arm] else arm)
+    return arms.assign(name=names)
+
+
+def load(folder: Path) -> ReportData:
+    """Return the tables of ``folder``.
+
+    Raises:
+        StoreError: files that cannot be read, or neither results nor accuracy there.
+    """
+    if not any((folder / name).exists() for name in ("results.jsonl", "accuracy.jsonl")):
+        raise store.StoreError(f"expected results.jsonl or accuracy.jsonl in {folder}, got neither")
+    results = _results(folder)
+    rows = table.rows(results)
+    with warnings.catch_warnings(record=True) as torn:
+        warnings.simplefilter("always")
+        runs = accuracy_table.accuracy_rows(store.read_accuracy(folder))
+    return ReportData(
+        rows=rows,
+        totals=table.totals(rows),
+        coverage=table.coverage(rows),
+        missing=table.missing(rows),
+        runs=runs,
+        summary=accuracy_table.accuracy_summary(runs),
+        gaps=accuracy_table.accuracy_gaps(runs),
+        environments=results.environments,
+        names=_names(results.environments, {*rows["environment"], *runs["environment"]}),
+        torn=[*results.torn, *("accuracy.jsonl, a torn last line" for _ in torn)],
+        sources=list(_sources(folder)),
+    )
+
+
+def _results(folder: Path) -> store.Results:
+    """Return the results; with none stored, an empty sweep and the environments that are known."""
+    if (folder / "results.jsonl").exists():
+        return store.read_results(folder)
+    path = folder / "environment.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        environments = {name: Environment.from_dict(f) for name, f in facts.items()}
+    except (json.JSONDecodeError, RecordError, AttributeError) as error:
+        raise store.StoreError(f"expected environments in {path}, got {error}") from error
+    return store.Results([], environments, [], folder)
+
+
+def _names(environments: dict[str, Environment], used: set[str]) -> dict[str, str]:
+    def order(key: str) -> tuple[str, str]:
+        found = environments.get(key)
+        return (found.device_name if found else "~", key)
+
+    return {key: f"E{i}" for i, key in enumerate(sorted(used, key=order), 1)}
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, str]]:
+    for name in INPUTS:
+        if (folder / name).exists():
+            yield name, hashlib.sha256((folder / name).read_bytes()).hexdigest()

@@ -1,0 +1,284 @@
+"""Rows become sentences. Every figure in them is computed from the rows, none is written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bench.accuracy_table import ACCURACY_CONTEXT, DENSE_ARM
+from bench.frames import Record, records
+from bench.records import OURS, Environment
+from bench.table import ALL, CONTEXT, STATUSES
+from reports.data import Key, ReportData, own_settings, pick
+from reports.style import counted, interval, listed, percent, points, times
+
+OUR_ARM = "hrbp2"
+LINE_LENGTH = 100
+FAILURES = ("wrong", "impossible", "oom", "timeout", "crashed")
+
+
+def headline(data: ReportData) -> list[str]:
+    """Return the findings as lines of at most 100 characters, for a terminal.
+
+    Where several contexts or patterns are there, a line that names one stands before its lines.
+    """
+    lines = []
+    for label, texts in headline_groups(data):
+        if label:
+            room = LINE_LENGTH - 1
+            lines.append((label if len(label) <= room else label[: room - 1] + "…") + ":")
+        lines += texts
+    return lines
+
+
+def headline_groups(data: ReportData) -> list[tuple[str, list[str]]]:
+    """Return (context or "", lines), the counts of cells first; no group is empty."""
+    first = [_cells_line(data)] if len(data.rows) else []
+    if not first and not len(data.runs):
+        first = ["Nothing is stored here: no cell and no training run."]
+    groups = [("", first)]
+    for key in data.contexts():
+        texts = [_speedup_text(row) for row in ours_by_density(data, key)]
+        groups.append((data.label(key, short=True), texts))
+    for key in data.arm_contexts():
+        groups += _arm_groups(data, key)
+    return [(label, texts) for label, texts in groups if texts]
+
+
+def _cells_line(data: ReportData) -> str:
+    status = data.rows["status"]
+    failed = int(status.isin(FAILURES).sum())
+    return (
+        f"{counted(len(status), 'cell')}: {int((status == 'ok').sum())} ok, {failed} failed, "
+        f"{int((status == 'skipped').sum())} skipped, {len(data.missing)} missing"
+    )
+
+
+def ours_by_density(data: ReportData, key: Key) -> list[Record]:
+    """Return our rows of coverage for forward + backward, every block, the densest first."""
+    part = pick(data.coverage, [*CONTEXT, "impl", "pass", "block"], (*key, OURS, ALL, ALL))
+    return records(part.sort_values("density", ascending=False))
+
+
+def _speedup_text(row: Record) -> str:
+    start = f"Forward + backward at density {row['density']:.4g}: "
+    if not row["cells"]:
+        return start + "no layer has all three passes"
+    reach = f"{row['speedup_min']:.2f} to {times(row['speedup_max'])}"
+    text = f"{start}{times(row['speedup'])} dense ({counted(row['cells'], 'cell')}, {reach}"
+    return text + (f", {row['slower']} slower)" if row["slower"] else ")")
+
+
+def _arm_groups(data: ReportData, key: Key) -> Iterator[tuple[str, list[str]]]:
+    """Yield (label, lines) a pattern of our arm: accuracy, then whole training steps."""
+    columns = [*ACCURACY_CONTEXT, "arm"]
+    arms = pick(data.summary, columns, (*key, OUR_ARM))
+    gaps = pick(data.gaps, columns, (*key, OUR_ARM))
+    patterns = sorted(set(arms["pattern"]))
+    for pattern in patterns:
+        own = own_settings(pattern, patterns) if len(patterns) > 1 else ""
+        parts = [data.label(key, short=True), own]
+        frames = [
+            records(pick(frame, ["pattern"], (pattern,)).sort_values("density", ascending=False))
+            for frame in (gaps, arms)
+        ]
+        lines = [_gap_text(row) for row in frames[0] if not math.isnan(row["gap"])]
+        lines += [text for row in frames[1] for text in _step_texts(row)]
+        yield " · ".join(p for p in parts if p), lines
+
+
+def _gap_text(row: Record) -> str:
+    return (
+        f"Accuracy at density {row['density']:.4g}: dense − {OUR_ARM} = "
+        f"{points(row['gap'])} points{_between(row)}"
+    )
+
+
+def _step_texts(row: Record) -> Iterator[str]:
+    at = f"at density {row['density']:.4g}"
+    if row["step_n"]:
+        reach = interval(row["step_low"], row["step_high"]).replace("×", "", 1)
+        known = "" if reach == "—" else f" (95 %: {reach}, n = {row['step_n']})"
+        yield f"Training step {at}: {OUR_ARM} {times(row['step_speedup'])} dense{known}"
+    if row["diverged"]:
+        yield f"{row['diverged']} of {counted(row['runs'], 'run')} of {OUR_ARM} diverged {at}"
+
+
+def _between(row: Record) -> str:
+    if math.isnan(row["gap_low"]):
+        return " (too few seeds for an interval)"
+    seeds = f"{row['n_dense']} and {row['n_arm']} seeds"
+    return f" (95 %: {points(row['gap_low'])} to {points(row['gap_high'])}, {seeds})"
+
+
+def machine(environment: Environment | None, name: str) -> str:
+    """Return one environment in words."""
+    if environment is None:
+        return f"{name}: an environment that environment.json does not describe"
+    e = environment
+    versions = [("torch", e.torch), ("CUDA", e.cuda), ("cuDNN", e.cudnn), ("Triton", e.triton)]
+    parts = [f"{label} {value}" for label, value in versions if value]
+    if e.device == "cpu":
+        parts.insert(0, counted(e.threads, "thread"))
+    parts.append(f"Python {e.python}")
+    if e.commit:
+        parts.append(f"commit {e.commit[:12]}" + (" with uncommitted changes" if e.dirty else ""))
+    return f"{name}: {e.device_name} ({e.device}), {', '.join(parts)}"
+
+
+def measured(data: ReportData) -> list[str]:
+    """Return what was measured, a sentence per machine."""
+    sentences = []
+    for key, name in data.names.items():
+        rows = data.rows[data.rows["environment"] == key]
+        runs = data.runs[data.runs["environment"] == key]
+        what = []
+        if len(rows):
+            layers = rows[["suite", "layer", "shape"]].drop_duplicates()
+            what.append(
+                f"{counted(len(rows), 'cell')} of {counted(len(layers), 'layer')} "
+                f"({listed(sorted(set(layers['suite'])))}) by {listed(sorted(set(rows['impl'])))}"
+            )
+        if len(runs):
+            what.append(
+                f"{counted(len(runs), 'training run')} of {listed(sorted(set(runs['arm'])))}"
+            )
+        sentences.append(f"{machine(data.environments.get(key), name)}. Here: {listed(what)}.")
+    return sentences or ["The folder holds no cell and no training run."]
+
+
+def meaning(data: ReportData) -> list[str]:
+    """Return what the numbers say, slower cells as plainly as faster ones."""
+    sentences = [_speed_meaning(data, key) for key in data.contexts()]
+    sentences += [accuracy_finding(data, key) for key in data.arm_contexts()]
+    if len(data.rows) and not (data.rows["status"] == "ok").any():
+        sentences.append("No cell gave a valid time, so this says nothing about speed.")
+    if not len(data.rows):
+        sentences.append("No layer was timed alone: there are training runs only.")
+    if not len(data.runs):
+        sentences.append(
+            "No network was trained here, so this says nothing about accuracy or whole steps."
+        )
+    return sentences
+
+
+def _said(data: ReportData, key: Key, text: str) -> str:
+    """Return ``context: text``; where there is one context only, ``Text``."""
+    label = data.label(key, short=True)
+    return f"{label}: {text}" if label else text[0].upper() + text[1:]
+
+
+def _speed_meaning(data: ReportData, key: Key) -> str:
+    rows = [r for r in ours_by_density(data, key) if r["cells"]]
+    if not rows:
+        return _said(data, key, f"no layer has a speed-up of {OURS} over all three passes.")
+    faster = [f"{r['density']:.4g}" for r in rows if r["speedup"] > 1]
+    slower = [f"{r['density']:.4g}" for r in rows if r["speedup"] <= 1]
+    parts = []
+    if faster:
+        parts.append(f"faster than dense at density {listed(faster)}")
+    if slower:
+        parts.append(f"NOT faster than dense at density {listed(slower)}")
+    cells, up, down = (sum(r[n] for r in rows) for n in ("cells", "faster", "slower"))
+    text = (
+        f"forward + backward of {OURS} is on average {' and '.join(parts)}. Cell by cell, "
+        f"{up} of {cells} are faster beyond their interval, {down} slower, and "
+        f"{cells - up - down} undecided."
+    )
+    return _said(data, key, text)
+
+
+def accuracy_finding(data: ReportData, key: Key) -> str:
+    """Return what the sparsest runs of our arm (else of any) cost and bring."""
+    arms = pick(data.summary, ACCURACY_CONTEXT, key)
+    sparse = arms[arms["arm"] != DENSE_ARM]
+    if (sparse["arm"] == OUR_ARM).any():
+        sparse = sparse[sparse["arm"] == OUR_ARM]
+    if not len(sparse):
+        return _said(data, key, "only dense networks were trained.")
+    row = records(sparse.sort_values(["density", "pattern"]))[0]
+    keys = [*ACCURACY_CONTEXT, "arm", "pattern", "density"]
+    gap = records(pick(data.gaps, keys, tuple(row[k] for k in keys)))
+    words = f"{row['arm']} {_step_words(row)} and {_gap_words(gap[0] if gap else None)}."
+    return _said(data, key, f"at density {row['density']:.4g} {words}")
+
+
+def _step_words(row: Record) -> str:
+    speed, low, high = row["step_speedup"], row["step_low"], row["step_high"]
+    if math.isnan(speed):
+        return "has no step times"
+    if math.isnan(low):
+        return f"takes training steps at {times(speed)} dense's speed (one run: no interval)"
+    verdict = "faster" if low > 1 else "slower" if high < 1 else "a difference is not shown"
+    known = f"{interval(low, high)}: {verdict}"
+    return f"takes training steps at {times(speed)} dense's speed ({known})"
+
+
+def _gap_words(row: Record | None) -> str:
+    if row is None or math.isnan(row["gap"]):
+        return "has no accuracy to hold against dense"
+    said = f"its accuracy differs by {points(-row['gap'])} points"
+    if math.isnan(row["gap_low"]):
+        return f"{said} (too few seeds for an interval)"
+    low, high = -row["gap_high"], -row["gap_low"]
+    verdict = (
+        "a loss" if high < 0 else "a gain" if low > 0 else "neither a loss nor a gain is shown"
+    )
+    return f"{said} ({points(low)} to {points(high)}: {verdict})"
+
+
+def layers_finding(data: ReportData, key: Key) -> str:
+    """Return the figure's finding: how many layers are faster, and the extremes."""
+    part = pick(data.totals, [*CONTEXT, "impl"], (*key, OURS)).dropna(subset="speedup")
+    if part.empty:
+        return f"No layer has a speed-up of {OURS} over all three passes."
+    up, down = (part["speedup_low"] > 1).sum(), (part["speedup_high"] < 1).sum()
+    ordered = records(part.sort_values("speedup"))
+    worst, best = ordered[0], ordered[-1]
+    return (
+        f"Forward + backward: {up} of {counted(len(part), 'pattern')} are faster than dense beyond "
+        f"their interval, {down} slower. Most: {_where(best)}; least: {_where(worst)}."
+    )
+
+
+def _where(row: Record) -> str:
+    place = f"{row['layer']}, block {row['block']}, sparsity {percent(1 - row['density'])}"
+    return f"{times(row['speedup'])} ({place})"
+
+
+def heat_finding(data: ReportData, key: Key) -> str:
+    """Return the best and the worst block and sparsity over all three passes."""
+    part = pick(data.coverage, [*CONTEXT, "impl", "pass"], (*key, OURS, ALL))
+    part = part[(part["block"] != ALL) & (part["cells"] > 0)]
+    if part.empty:
+        return f"No block has a speed-up of {OURS} over all three passes."
+    ordered = records(part.sort_values("speedup"))
+    worst, best = ordered[0], ordered[-1]
+
+    def words(row: Record) -> str:
+        place = f"block {row['block']} at sparsity {percent(1 - row['density'])}"
+        return f"{place}, {times(row['speedup'])} over {counted(int(row['cells']), 'layer')}"
+
+    if len(part) == 1:
+        return f"Forward + backward, the only tile: {words(best)}."
+    return f"Forward + backward, most: {words(best)}; least: {words(worst)}."
+
+
+def baseline_finding(data: ReportData, key: Key) -> str:
+    """Return who is fastest at the lowest density that has figures, and where we stand."""
+    part = pick(data.coverage, [*CONTEXT, "pass", "block"], (*key, ALL, ALL))
+    part = part[part["cells"] > 0]
+    if part.empty:
+        return "No implementation has a speed-up over all three passes."
+    lowest = part[part["density"] == part["density"].min()].sort_values("speedup")
+    names = [f"{r.impl} {times(r.speedup)} (n = {r.cells})" for r in lowest[::-1].itertuples()]
+    return (
+        f"Forward + backward at density {lowest['density'].iloc[0]:.4g}, fastest first: "
+        f"{listed(names)}."
+    )
+
+
+def status_text(row: Record) -> str:
+    """Return the counts beside a geometric mean: ``12 ok, 1 crashed, 2 throttled``."""
+    counts = [(name, int(row[name])) for name in (*STATUSES, "throttled")]
+    return ", ".join(f"{n} {name}" for name, n in counts if n)

@@ -1,0 +1,101 @@
+"""What a picture is, and where its axes stand: a name, a caption and a function that draws it.
+
+A drawing function gets an empty figure (or a part of a page) of the size that it asked for, in
+inches, and places its axes itself: nothing depends on a renderer, so the PDF page, the PNG and
+the SVG are one drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from bench.table import ALL, PASSES
+from reports import style
+
+COMMAND = "python -m bench report DIR"
+PANELS = (*PASSES, ALL)
+PANEL_TITLES = {
+    "fprop": "fprop (forward)",
+    "dgrad": "dgrad (gradient of the input)",
+    "wgrad": "wgrad (gradient of the weights)",
+    ALL: "forward + backward (all three)",
+}
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure.
+
+    Attributes:
+        name: file stem. caption: the finding and the command that made it.
+        height_in: inches; the width is ``style.WIDTH_IN``.
+        draw: fills an empty figure of that size.
+    """
+
+    name: str
+    title: str
+    caption: str
+    height_in: float
+    draw: Callable[[FigureBase], None]
+
+    def standalone(self, *, titled: bool = False) -> Figure:
+        """Return the figure alone, drawn; ``titled`` adds a strip with the title above it."""
+        lines = style.wrap(self.title, (style.WIDTH_IN - 0.2) * 72, 9, bold=True)
+        strip_in = 0.16 * len(lines) + 0.15 if titled else 0.0
+        height_in = self.height_in + strip_in
+        figure = Figure(figsize=(style.WIDTH_IN, height_in))
+        if not titled:
+            self.draw(figure)
+            return figure
+        spec = figure.add_gridspec(2, 1, height_ratios=[strip_in, self.height_in])
+        self.draw(figure.add_subfigure(spec[1, 0]))
+        place = 0.1 / style.WIDTH_IN, 1 - 0.09 / height_in
+        figure.text(*place, "\n".join(lines), fontsize=9, fontweight="bold", va="top")
+        return figure
+
+
+def place(
+    figure: FigureBase, height_in: float, left: float, bottom: float, width: float, height: float
+) -> Axes:
+    """Return axes at a place given in inches from the lower left corner."""
+    total = style.WIDTH_IN
+    axes = figure.add_axes((left / total, bottom / height_in, width / total, height / height_in))
+    if not isinstance(axes, Axes):
+        raise TypeError(f"expected Axes, got {type(axes).__name__}")
+    return axes
+
+
+def grid(
+    figure: FigureBase, height_in: float, *, left: float, top: float, bottom: float
+) -> Iterator[Axes]:
+    """Yield the axes of four panels, two a row; margins in inches."""
+    rows, columns, gap, right = 2, 2, 0.78, 0.1
+    width = (style.WIDTH_IN - left * columns - right) / columns
+    height = (height_in - top - bottom - gap * (rows - 1)) / rows
+    for place_no in range(4):
+        row, column = divmod(place_no, columns)
+        y = bottom + (rows - 1 - row) * (height + gap)
+        yield place(figure, height_in, left + column * (width + left), y, width, height)
+
+
+def empty_panel(axes: Axes, text: str) -> None:
+    """Say in the middle of the axes why nothing is drawn."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=style.FAINT, transform=axes.transAxes)
+
+
+def caption(finding: str, reading: str) -> str:
+    """Return a caption: what is found, how to read it, what made it."""
+    return f"{finding} {reading} Made by: {COMMAND}"
+
+
+def block_order(block: str) -> tuple[int, ...]:
+    """Return the extents of ``32x16``, to sort by."""
+    return tuple(int(n) for n in block.split("x"))
