@@ -1,0 +1,87 @@
+"""Suites are feasible, sized as promised, and refuse what they do not know."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import impls, suites
+from bench.records import Cell
+from bench.suites import SUITES, Sweep, cases, passes_of
+from hrbp_core import regrouping
+from hrbp_core.shapes import least_density
+
+
+def test_quick_is_feasible_and_small():
+    found, infeasible = cases(Sweep("quick", "cpu"))
+    cells = {Cell(case, name, "hot").cell_id for case in found for name in impls.IMPLS}
+    assert not infeasible
+    assert 60 <= len(cells) <= 120
+    assert len(cells) == len(found) * len(impls.IMPLS)
+
+
+def test_quick_holds_the_layers_of_the_headline_figures():
+    found, _ = cases(Sweep("quick", "cpu"))
+    blocks32 = [c for c in found if c.recipe.block == (32, 32)]
+    assert {c.shape.C for c in blocks32 if c.recipe.density == 0.25} == {128, 256, 512}
+    assert {c.shape.C for c in blocks32 if c.recipe.density == 0.125} == {256, 512}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_cases_have_feasible_patterns_and_published_sizes(name):
+    found, infeasible = cases(Sweep(name, "cuda"))
+    for case in found:
+        assert case.recipe.density >= least_density(case.shape, case.recipe.block)
+        assert case.shape.N == 128
+    assert all("density" in i.reason or "block" in i.reason for i in infeasible)
+
+
+def test_resnet50_has_the_published_flops():
+    """4.1 GFLOPs (multiply-adds) for the network; blocks x layers of table 1 without stem, fc."""
+    by_name = {x.name: x.shape.flops() / 2 for x in SUITES["resnet50"].layers}
+    # conv5_x: 3 blocks; the first strided 3x3 stands apart
+    conv5 = by_name["conv5_3x3_s2"] + 2 * by_name["conv5_3x3"]
+    assert conv5 == 3 * 512 * 512 * 9 * 49
+
+
+def test_entries_are_the_exact_budget():
+    (case, *_), _ = cases(
+        Sweep("quick", "cpu", densities=(0.3,), blocks=(32,), layers=("conv4_3x3",))
+    )
+    assert case.entries == round(0.3 * 64) * 9
+
+
+def test_methods_are_those_of_the_library():
+    assert set(suites.METHODS) == set(regrouping.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"suite": "nope"}, "expected a suite of quick"),
+        ({"dtype": "int8"}, "expected a dtype of float32"),
+        ({"method": "magic"}, "expected a method of hrbp2"),
+        ({"balance": "some"}, "expected a balance of none"),
+        ({"layers": ("conv9",)}, "expected a layer of conv2_3x3"),
+        ({"densities": (0.0,)}, r"expected a density in \(0, 1\], got 0"),
+        ({"densities": (1.5,)}, r"expected a density in \(0, 1\], got 1.5"),
+        ({"blocks": (0,)}, "expected a block of at least 1"),
+        ({"batch": 0}, "expected a batch of at least 1"),
+    ],
+)
+def test_bad_sweeps(change, text):
+    with pytest.raises(ValueError, match=text):
+        cases(Sweep(**({"suite": "quick", "device": "cpu"} | change)))
+
+
+def test_infeasible_patterns_are_named():
+    found, infeasible = cases(Sweep("quick", "cpu", densities=(0.01,), blocks=(32, 999)))
+    assert not found
+    reasons = " ".join(i.reason for i in infeasible)
+    assert "under the least one" in reasons
+    assert "block 999 is larger than the layer" in reasons
+
+
+def test_passes_by_name():
+    assert [str(p) for p in passes_of(("wgrad", "fprop"))] == ["fprop", "wgrad"]
+    with pytest.raises(ValueError, match="expected a pass of fprop, dgrad, wgrad; got 'forward'"):
+        passes_of(("forward",))
