@@ -209,7 +209,7 @@ def run(
     geometry: cpu.Geometry,
 ) -> Tensor:
     """Return y of a pattern given by its index tensors; see ``block_sparse_conv2d``."""
-    if torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and _autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values = x.to(dtype), values.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -220,6 +220,11 @@ def run(
     if index.filter_place is not None:
         y = torch.ops.hrbp.permute_channels(y, index.filter_place, index.filter_order)
     return y if bias is None else y + bias.view(1, -1, 1, 1)
+
+
+def _autocasts(x: Tensor) -> bool:
+    """As torch's own convolutions: float64 stays, and what is no float is refused later."""
+    return x.is_floating_point() and x.dtype != torch.float64
 
 
 def _check(
@@ -270,12 +275,13 @@ def block_sparse_conv2d(
     """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]; differentiable twice.
 
     A canonical pattern runs as it is. Any other partitioned one runs canonically between two
-    permutations: x's channels before, y's channels after.
+    permutations: x's channels before, y's channels after. Inside ``torch.compile`` use the
+    module, or call once with the pattern before: what is worked out of it is cached then.
 
     Args:
         x: float32, bfloat16, float16 or float64, any memory layout.
         values: [entries * block_k, block_c], x's dtype and device (see ``BlockPattern.pack``).
-            Under autocast x, values and bias are cast to its dtype.
+            Under autocast x, values and bias are cast to its dtype (float64 stays).
         bias: [K] or None.
         stride, padding, dilation: ints or pairs, as in ``torch.nn.Conv2d``.
 

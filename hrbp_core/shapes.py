@@ -30,6 +30,8 @@ def pair(value: int | Sequence[int], name: str, *, least: int) -> Pair:
         TypeError: not an int or a sequence of ints.
         ValueError: not one or two numbers, or one below ``least``.
     """
+    if not isinstance(value, int | Sequence) or isinstance(value, str):
+        raise TypeError(f"expected {name} as an int or two ints, got {value!r}")
     items = (value, value) if isinstance(value, int) else tuple(value)
     if any(isinstance(v, bool) or not isinstance(v, int) for v in items):
         raise TypeError(f"expected {name} as an int or two ints, got {value!r}")

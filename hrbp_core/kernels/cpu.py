@@ -138,7 +138,10 @@ def _dgrad_over_filters(
     side, (block_k, block_c) = plan.by_filter, plan.block
     weights = [_filter_weight(b, values, plan) for b in side.buckets]
     chunks = []
-    for piece in _pieces(len(dy), _gathered_bytes(dy, side, plan.grid[0])):
+    # the copies are x's size and those of all buckets live at once
+    places = sum(len(b.take.groups) for b in side.buckets)
+    image_bytes = places * block_c * input_size[0] * input_size[1] * dy.element_size()
+    for piece in _pieces(len(dy), image_bytes):
         part = dy[piece]
         copies = [
             _input_gradient(
@@ -182,21 +185,37 @@ def _channel_weight(bucket: Bucket, values: Tensor, plan: Plan) -> Tensor:
 
 def _convolve(x: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tensor:
     stride, padding, dilation = geometry
-    return torch.ops.aten.convolution(
-        x, weight, None, stride, padding, dilation, False, [0, 0], groups
+    dtype = _safe_dtype(x, geometry)
+    out = torch.ops.aten.convolution(
+        x.to(dtype), weight.to(dtype), None, stride, padding, dilation, False, [0, 0], groups
     )
+    return out.to(x.dtype)
+
+
+def _safe_dtype(x: Tensor, geometry: Geometry) -> torch.dtype:
+    """Return the dtype to compute in: float32 where oneDNN's bfloat16 cannot be trusted.
+
+    With a stride wider than the image its forward can crash and its wgrad leaves memory
+    unwritten (torch 2.13, x [1, 19, 4, 1], weight [25, 19, 2, 1], stride (1, 2), padding
+    (1, 3), dilation (1, 3)); 3,600 calls with narrower strides were right.
+    """
+    wide = geometry[0][1] > x.shape[3] or geometry[0][0] > x.shape[2]
+    return torch.float32 if wide and x.dtype == torch.bfloat16 else x.dtype
 
 
 def _backward(
     dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, groups: int, *, want: int
 ) -> Tensor:
     """Return the gradient of x (want=0) or of weight (want=1)."""
+    given = dy.dtype
     stride, padding, dilation = geometry
     wanted = [want == 0, want == 1, False]
+    dtype = _safe_dtype(x, geometry)
+    dy, x, weight = dy.to(dtype), x.to(dtype), weight.to(dtype)
     grads = torch.ops.aten.convolution_backward(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted
     )
-    return grads[want]
+    return grads[want].to(given)
 
 
 def _input_gradient(
