@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,7 +108,6 @@ def run(
 
     Example: python -m bench run --suite quick --device cpu --out results/quick
     """
-    os.environ.setdefault("OMP_PROC_BIND", "true")  # threads that wander fake slow rounds
     with sentences():
         from bench import impls
         from bench.environment import pick_device

@@ -92,7 +92,7 @@ class AccuracyPlan:
     arms: tuple[str, ...] = ARMS
     densities: tuple[float, ...] = (0.5, 0.25, 0.125)
     seeds: int = 3
-    epochs: int = 5
+    epochs: int = 3
     batch: int = 50
     lr: float = 0.05
     momentum: float = 0.9

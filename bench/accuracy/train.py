@@ -102,14 +102,20 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Ask torch for the same result every time, where it can."""
+    """Ask torch for the same result every time, where it can.
+
+    Filling fresh memory with NaN, which comes with it, would cost a pass over every tensor.
+    """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def step_times(
