@@ -122,6 +122,7 @@ def _prepare(problem: Problem, attempt: _Attempt) -> None:
 
 def _check(problem: Problem, attempt: _Attempt, prepared: Prepared, when: str) -> None:
     try:
+        problem.answer(masked=prepared.masked)  # first: a run may spoil the inputs
         out = prepared.to_oracle(prepared.run())
         attempt.errors = problem.errors(out, masked=prepared.masked)
     except Exception as error:

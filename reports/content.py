@@ -176,7 +176,7 @@ def _mean_text(row: dict[str, Any] | None) -> str:
 
 def _failures(data: ReportData) -> Iterator[Block]:
     for text in data.torn:
-        yield Paragraph(f"A line could not be read and was left out: {text[:300]}")
+        yield Paragraph(f"A torn line could not be read and was left out: {text[:300]}")
     failed = data.failed
     diverged = data.runs[data.runs["status"] != "ok"]
     if len(failed):

@@ -106,6 +106,8 @@ def load(folder: Path) -> ReportData:
     Raises:
         StoreError: files that cannot be read, or neither results nor accuracy there.
     """
+    if not folder.is_dir():
+        raise store.StoreError(f"expected a folder of results at {folder}, got none")
     if not any((folder / name).exists() for name in ("results.jsonl", "accuracy.jsonl")):
         raise store.StoreError(f"expected results.jsonl or accuracy.jsonl in {folder}, got neither")
     results = _results(folder)

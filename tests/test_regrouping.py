@@ -129,9 +129,10 @@ def test_shuffled_depends_on_its_seed_alone():
     a = regroup(first, 0.5, method="shuffled", block=16, seed=5)
     b = regroup(second, 0.5, method="shuffled", block=16, seed=5)
     c = regroup(first, 0.5, method="shuffled", block=16, seed=6)
-    assert torch.equal(a.filters, b.filters)
-    assert torch.equal(a.channels, b.channels)
-    assert not torch.equal(a.filters, c.filters)
+    # as sets: groups are numbered by block count, which the scores decide
+    for side in ("filters", "channels"):
+        groups = [sorted(getattr(p, side).tolist()) for p in (a, b, c)]
+        assert groups[0] == groups[1] != groups[2]
 
 
 @pytest.mark.parametrize("seed", range(4))

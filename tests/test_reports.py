@@ -265,7 +265,7 @@ def test_a_torn_line_is_reported(tmp_path):
         path = tmp_path / name
         path.write_bytes(path.read_bytes() + b'{"schema": 1, "torn')
     text = text_of(build_report(tmp_path).html)
-    assert text.count("A line could not be read and was left out") == 2
+    assert text.count("A torn line could not be read and was left out") == 2
 
 
 def test_stale_pictures_go(tmp_path):
