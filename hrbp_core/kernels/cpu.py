@@ -105,7 +105,7 @@ def _wgrad_piece(
         else:
             ins, outs = bucket.own(x, block_c), bucket.take(dy, block_k)
         shape = (outs.shape[1], ins.shape[1] // bucket.conv_groups, *plan.shape[2:])
-        weight = x.new_empty(shape).contiguous(memory_format=CL)
+        weight = _unwritten(x, shape)  # only its extents are read
         dweight = _backward(outs, ins, weight, geometry, bucket.conv_groups, want=1)
         segments = dweight.permute(0, 2, 3, 1).reshape(-1, block_c)
         if bucket.run == (0, len(dvalues)):
