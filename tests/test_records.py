@@ -22,6 +22,7 @@ from bench.records import (
     digest,
 )
 from hrbp_core.shapes import ConvShape, Pass
+from tests.store_samples import ENVIRONMENT
 
 CASE = Case(
     suite="test",
@@ -34,28 +35,6 @@ CASE = Case(
     entries=12,
 )
 CELL = Cell(CASE, "block_sparse", "cold")
-ENVIRONMENT = Environment(
-    device="cpu",
-    device_name="a processor",
-    capability=None,
-    sm_count=None,
-    memory_gib=None,
-    mig=None,
-    ecc=None,
-    power_limit_w=None,
-    clock_mode=None,
-    driver=None,
-    cuda=None,
-    cudnn=None,
-    torch="2.13.0",
-    triton=None,
-    python="3.11.9",
-    cpu="a processor",
-    threads=2,
-    platform="linux",
-    commit="abc",
-    dirty=False,
-)
 
 
 def measurement(**changes: Any) -> Measurement:
