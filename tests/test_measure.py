@@ -114,6 +114,23 @@ def test_unwritten_output(fake):
     assert found["lazy"].status is Status.WRONG
 
 
+def test_the_first_run_sees_poisoned_memory(fake):
+    """What ``torch.empty`` hands out is NaN in the checked run; without that, luck could pass."""
+    seen = []
+
+    def prepare(problem):
+        prepared = good(problem)
+
+        def run():
+            seen.append(bool(torch.empty(4096).isnan().all()))
+            return prepared.run()
+
+        return Prepared(run, masked=True)
+
+    measured([fake("watcher", prepare)])
+    assert seen[0]
+
+
 def test_an_answer_kept_from_the_check_is_found(fake):
     def prepare(problem):
         kept = problem.answer(masked=True).float()
