@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hrbp_core.launch_tables import Geometry
 from hrbp_core.ops import IndexTensors, index_tensors, run
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.regrouping import regroup
@@ -16,7 +17,7 @@ from hrbp_core.shapes import FilterShape, Pair, pair
 
 Ints = int | Sequence[int]
 _TABLES = ("filters", "channels", "entries")
-_DERIVED = ("channel_order", "channel_place", "filter_place", "filter_order")
+_DERIVED = ("tables", "channel_order", "channel_place", "filter_place", "filter_order")
 
 
 class BlockSparseConv2d(nn.Module):
@@ -51,6 +52,7 @@ class BlockSparseConv2d(nn.Module):
     filters: Tensor
     channels: Tensor
     entries: Tensor
+    tables: Tensor
 
     def __init__(
         self,
@@ -112,9 +114,14 @@ class BlockSparseConv2d(nn.Module):
         """The kept blocks, on the module's device."""
         return BlockPattern(self.shape, self.block, self.filters, self.channels, self.entries)
 
+    @property
+    def _geometry(self) -> Geometry:
+        return self.stride, self.padding, self.dilation
+
     def _adopt(self, pattern: BlockPattern) -> None:
         """Take the pattern's tables as buffers; the derived ones are not saved."""
-        index = index_tensors(pattern)
+        self._tables_of = self._geometry
+        index = index_tensors(pattern, self._geometry)
         for name in _TABLES:
             self.register_buffer(name, getattr(pattern, name).clone())
         for name in _DERIVED:
@@ -134,9 +141,10 @@ class BlockSparseConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]."""
+        if self._tables_of != self._geometry:  # someone set another stride, say
+            self._adopt(self.pattern)
         index = IndexTensors(self.entries, *(getattr(self, name) for name in _DERIVED))
-        geometry = (self.stride, self.padding, self.dilation)
-        return run(x, self.values, self.bias, index, self.shape, self.block, geometry)
+        return run(x, self.values, self.bias, index, self.shape, self.block, self._geometry)
 
     def extra_repr(self) -> str:
         """The arguments, and what is kept."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hrbp_core.kernels import channels, cpu
+from hrbp_core.kernels import channels, cpu, gpu
+from hrbp_core.launch_tables import Geometry, launch_tables
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.shapes import FilterShape, Pair, output_extent, pair
 
@@ -23,42 +24,53 @@ Ints = int | Sequence[int]
 
 _LIBRARY = torch.library.Library("hrbp", "DEF")
 _TAIL = "int[] shape, int[] block, int[] stride, int[] padding, int[] dilation) -> Tensor"
-_LIBRARY.define("fprop(Tensor x, Tensor values, Tensor entries, " + _TAIL)
-_LIBRARY.define("dgrad(Tensor dy, Tensor values, Tensor entries, SymInt[] input_size, " + _TAIL)
-_LIBRARY.define("wgrad(Tensor dy, Tensor x, Tensor entries, " + _TAIL)
+_INDEX = "Tensor entries, Tensor tables, "
+_LIBRARY.define("fprop(Tensor x, Tensor values, Tensor? bias, " + _INDEX + _TAIL)
+_LIBRARY.define("dgrad(Tensor dy, Tensor values, " + _INDEX + "SymInt[] input_size, " + _TAIL)
+_LIBRARY.define("wgrad(Tensor dy, Tensor x, " + _INDEX + _TAIL)
 _LIBRARY.define("permute_channels(Tensor x, Tensor order, Tensor place) -> Tensor")
 
 
-def _geometry(*sizes: Sequence[int]) -> cpu.Geometry:
+def _geometry(*sizes: Sequence[int]) -> Geometry:
     stride, padding, dilation = ((int(a), int(b)) for a, b in sizes)
     return stride, padding, dilation
 
 
 def _fprop(
-    x: Tensor, values: Tensor, entries: Tensor, shape: Sequence[int], block: Sequence[int],
-    *geometry: Sequence[int],
+    x: Tensor, values: Tensor, bias: Tensor | None, entries: Tensor, tables: Tensor,
+    shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    plan = cpu.plan_for(entries, shape, block)
-    return cpu.fprop(x, values, plan, _geometry(*geometry))
+    if _has_kernels(x):
+        return gpu.fprop(x, values, bias, tables, shape, block, _geometry(*geometry))
+    y = cpu.fprop(x, values, cpu.plan_for(entries, shape, block), _geometry(*geometry))
+    return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
 
 
 def _dgrad(
-    dy: Tensor, values: Tensor, entries: Tensor, input_size: Sequence[int], shape: Sequence[int],
-    block: Sequence[int], *geometry: Sequence[int],
+    dy: Tensor, values: Tensor, entries: Tensor, tables: Tensor, input_size: Sequence[int],
+    shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
+    if _has_kernels(dy):
+        return gpu.dgrad(dy, values, tables, input_size, shape, block, _geometry(*geometry))
     plan = cpu.plan_for(entries, shape, block)
     return cpu.dgrad(dy, values, plan, input_size, _geometry(*geometry))
 
 
 def _wgrad(
-    dy: Tensor, x: Tensor, entries: Tensor, shape: Sequence[int], block: Sequence[int],
-    *geometry: Sequence[int],
+    dy: Tensor, x: Tensor, entries: Tensor, tables: Tensor,
+    shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    plan = cpu.plan_for(entries, shape, block)
-    return cpu.wgrad(dy, x, plan, _geometry(*geometry))
+    if _has_kernels(x):
+        return gpu.wgrad(dy, x, tables, len(entries), shape, block, _geometry(*geometry))
+    return cpu.wgrad(dy, x, cpu.plan_for(entries, shape, block), _geometry(*geometry))
 
 
-# One implementation for every device until a device has kernels of its own.
+def _has_kernels(x: Tensor) -> bool:
+    """CUDA tensors go to Triton; float64, where gradcheck runs, to torch's own convolutions."""
+    return x.is_cuda and x.dtype != torch.float64
+
+
+# One implementation a pass: it looks at the tensor itself, which costs less than a second key.
 _LIBRARY.impl("permute_channels", channels.permute, "CompositeExplicitAutograd")
 _LIBRARY.impl("fprop", _fprop, "CompositeExplicitAutograd")
 _LIBRARY.impl("dgrad", _dgrad, "CompositeExplicitAutograd")
@@ -73,7 +85,8 @@ def _output(like: Tensor, n: int, channels: int, h: int, w: int) -> Tensor:
 
 @torch.library.register_fake("hrbp::fprop", lib=_LIBRARY)
 def _fprop_fake(
-    x: Tensor, values: Tensor, entries: Tensor, shape: Sequence[int], block: Sequence[int],
+    x: Tensor, values: Tensor, bias: Tensor | None, entries: Tensor, tables: Tensor,
+    shape: Sequence[int], block: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
 ) -> Tensor:  # fmt: skip
     p, q = (
@@ -85,16 +98,16 @@ def _fprop_fake(
 
 @torch.library.register_fake("hrbp::dgrad", lib=_LIBRARY)
 def _dgrad_fake(
-    dy: Tensor, values: Tensor, entries: Tensor, input_size: Sequence[int], shape: Sequence[int],
-    *rest: Sequence[int],
+    dy: Tensor, values: Tensor, entries: Tensor, tables: Tensor, input_size: Sequence[int],
+    shape: Sequence[int], *rest: Sequence[int],
 ) -> Tensor:  # fmt: skip
     return _output(dy, dy.shape[0], shape[1], input_size[0], input_size[1])
 
 
 @torch.library.register_fake("hrbp::wgrad", lib=_LIBRARY)
 def _wgrad_fake(
-    dy: Tensor, x: Tensor, entries: Tensor, shape: Sequence[int], block: Sequence[int],
-    *rest: Sequence[int],
+    dy: Tensor, x: Tensor, entries: Tensor, tables: Tensor,
+    shape: Sequence[int], block: Sequence[int], *rest: Sequence[int],
 ) -> Tensor:  # fmt: skip
     return x.new_empty(entries.shape[0] * block[0], block[1])
 
@@ -118,49 +131,59 @@ torch.library.register_autograd(
 )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    first, second, entries, *rest = inputs
-    ctx.save_for_backward(first, second, entries)
+def _save_fprop(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, values, _, entries, tables, *rest = inputs
+    ctx.save_for_backward(x, values, entries, tables)
     ctx.rest = rest
 
 
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, entries, tables = inputs[:4]
+    ctx.save_for_backward(*tensors, entries, tables)
+    ctx.rest = inputs[4:]
+
+
 def _fprop_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    x, values, entries = ctx.saved_tensors
-    dx = dvalues = None
+    x, values, *index = ctx.saved_tensors
+    grad = grad.contiguous(memory_format=cpu.CL)  # once for both
+    dx = dvalues = dbias = None
     if ctx.needs_input_grad[0]:
-        dx = torch.ops.hrbp.dgrad(grad, values, entries, x.shape[2:], *ctx.rest)
+        dx = torch.ops.hrbp.dgrad(grad, values, *index, x.shape[2:], *ctx.rest)
     if ctx.needs_input_grad[1]:
-        dvalues = torch.ops.hrbp.wgrad(grad, x, entries, *ctx.rest)
-    return dx, dvalues, *([None] * 6)
+        dvalues = torch.ops.hrbp.wgrad(grad, x, *index, *ctx.rest)
+    if ctx.needs_input_grad[2]:
+        dbias = grad.sum((0, 2, 3))
+    return dx, dvalues, dbias, *([None] * 7)
 
 
 def _dgrad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    dy, values, entries = ctx.saved_tensors
+    dy, values, *index = ctx.saved_tensors
     _, *rest = ctx.rest
+    grad = grad.contiguous(memory_format=cpu.CL)
     ddy = dvalues = None
     if ctx.needs_input_grad[0]:
-        ddy = torch.ops.hrbp.fprop(grad, values, entries, *rest)
+        ddy = torch.ops.hrbp.fprop(grad, values, None, *index, *rest)
     if ctx.needs_input_grad[1]:
-        dvalues = torch.ops.hrbp.wgrad(dy, grad, entries, *rest)
-    return ddy, dvalues, *([None] * 7)
+        dvalues = torch.ops.hrbp.wgrad(dy, grad, *index, *rest)
+    return ddy, dvalues, *([None] * 8)
 
 
 def _wgrad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    dy, x, entries = ctx.saved_tensors
+    dy, x, *index = ctx.saved_tensors
     ddy = dx = None
     if ctx.needs_input_grad[0]:
-        ddy = torch.ops.hrbp.fprop(x, grad, entries, *ctx.rest)
+        ddy = torch.ops.hrbp.fprop(x, grad, None, *index, *ctx.rest)
     if ctx.needs_input_grad[1]:
-        dx = torch.ops.hrbp.dgrad(dy, grad, entries, x.shape[2:], *ctx.rest)
-    return ddy, dx, *([None] * 6)
+        dx = torch.ops.hrbp.dgrad(dy, grad, *index, x.shape[2:], *ctx.rest)
+    return ddy, dx, *([None] * 7)
 
 
-for _name, _backward in (
-    ("fprop", _fprop_backward),
-    ("dgrad", _dgrad_backward),
-    ("wgrad", _wgrad_backward),
+for _name, _backward, _setup in (
+    ("fprop", _fprop_backward, _save_fprop),
+    ("dgrad", _dgrad_backward, _save),
+    ("wgrad", _wgrad_backward, _save),
 ):
-    torch.library.register_autograd(f"hrbp::{_name}", _backward, setup_context=_save, lib=_LIBRARY)
+    torch.library.register_autograd(f"hrbp::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
 
 
 class IndexTensors(NamedTuple):
@@ -168,29 +191,33 @@ class IndexTensors(NamedTuple):
 
     Attributes:
         entries: int32 [E, 3].
+        tables: int64, the same index as the GPU kernels read it; see ``launch_tables``.
         channel_order, channel_place: int64 [C] or None: the channel at each canonical place,
             and the place of each channel; None when nothing has to move.
         filter_place, filter_order: int64 [K] or None: likewise for filters.
     """
 
     entries: Tensor
+    tables: Tensor
     channel_order: Tensor | None
     channel_place: Tensor | None
     filter_place: Tensor | None
     filter_order: Tensor | None
 
 
-def index_tensors(pattern: BlockPattern) -> IndexTensors:
-    """Return the pattern's index tensors.
+def index_tensors(pattern: BlockPattern, geometry: Geometry) -> IndexTensors:
+    """Return the pattern's index tensors for one (stride, padding, dilation).
 
     Raises:
         ValueError: channel groups overlap.
     """
     canonical, filter_order, channel_order = pattern.canonical()
+    tables = launch_tables(pattern, *geometry)
     if canonical is pattern:
-        return IndexTensors(pattern.entries, None, None, None, None)
+        return IndexTensors(pattern.entries, tables, None, None, None, None)
     orders = (channel_order, torch.argsort(channel_order))
-    return IndexTensors(canonical.entries, *orders, torch.argsort(filter_order), filter_order)
+    places = (torch.argsort(filter_order), filter_order)
+    return IndexTensors(canonical.entries, tables, *orders, *places)
 
 
 def run(
@@ -200,7 +227,7 @@ def run(
     index: IndexTensors,
     shape: FilterShape,
     block: Pair,
-    geometry: cpu.Geometry,
+    geometry: Geometry,
 ) -> Tensor:
     """Return y of a pattern given by its index tensors; see ``block_sparse_conv2d``."""
     if not x.is_meta and torch.is_autocast_enabled(x.device.type) and _autocasts(x):
@@ -210,10 +237,24 @@ def run(
     _check(x, values, bias, index.entries, shape, block, geometry)
     if index.channel_order is not None:
         x = torch.ops.hrbp.permute_channels(x, index.channel_order, index.channel_place)
-    y: Tensor = torch.ops.hrbp.fprop(x, values, index.entries, shape, block, *geometry)
+    elif x.is_cuda:  # here, so that what is saved for wgrad needs no second copy
+        x = _channels_last(x)
+    if bias is not None and index.filter_order is not None:
+        bias = bias[index.filter_order]
+    y: Tensor = torch.ops.hrbp.fprop(
+        x, values, bias, index.entries, index.tables, shape, block, *geometry
+    )
     if index.filter_place is not None:
         y = torch.ops.hrbp.permute_channels(y, index.filter_place, index.filter_order)
-    return y if bias is None else y + bias.view(1, -1, 1, 1)
+    return y
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    if x.is_contiguous(memory_format=cpu.CL):
+        return x
+    if not torch.compiler.is_compiling():
+        gpu.conversions["x"] += 1
+    return x.contiguous(memory_format=cpu.CL)
 
 
 def _autocasts(x: Tensor) -> bool:
@@ -228,7 +269,7 @@ def _check(
     entries: Tensor,
     shape: FilterShape,
     block: Pair,
-    geometry: cpu.Geometry,
+    geometry: Geometry,
 ) -> None:
     """Raise, naming what was expected and what came, unless the operator can run."""
     k, c, r, s = shape
@@ -273,7 +314,10 @@ def block_sparse_conv2d(
     module, or call once with the pattern before: what is worked out of it is cached then.
 
     Args:
-        x: float32, bfloat16, float16 or float64, any memory layout.
+        x: float32, bfloat16, float16 or float64, any memory layout. On a GPU, channels_last
+            is taken as it is and any other layout is copied (counted in
+            ``hrbp_core.kernels.gpu.conversions``); float32 is multiplied as torch's own
+            convolutions do (``torch.backends.cudnn.allow_tf32``).
         values: [entries * block_k, block_c], x's dtype and device (see ``BlockPattern.pack``).
             Under autocast x, values and bias are cast to its dtype (float64 stays).
         bias: [K] or None.
@@ -282,13 +326,13 @@ def block_sparse_conv2d(
     Raises:
         TypeError: a dtype that is not accepted, or dtypes that differ.
         ValueError: shapes or devices that do not match the pattern; an output of no pixels;
-            overlapping channel groups.
+            overlapping channel groups; on a GPU, block sizes other than 16, 32, 64 and 128, or
+            more than 64 taps (float64 takes any).
     """
     geometry = (
         pair(stride, "stride", least=1),
         pair(padding, "padding", least=0),
         pair(dilation, "dilation", least=1),
     )
-    return run(
-        x, values, bias, pattern.derived(index_tensors), pattern.shape, pattern.block, geometry
-    )
+    index = pattern.derived(index_tensors, geometry)
+    return run(x, values, bias, index, pattern.shape, pattern.block, geometry)

@@ -15,7 +15,7 @@ forward (fp32 and bf16, 3x3, blocks of 32, two cores of a Zen 4 EPYC).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -203,13 +203,13 @@ class BlockPattern(IndexTables):
         pattern = BlockPattern(self.shape, self.block, *tables, self.entries)
         return pattern, filter_order, channel_order
 
-    def derived(self, make: Callable[[BlockPattern], T]) -> T:
-        """Return ``make(self)``, worked out once: a pattern never changes."""
+    def derived(self, make: Callable[..., T], *args: Hashable) -> T:
+        """Return ``make(self, *args)``, worked out once: a pattern never changes."""
         kept = self.__dict__.setdefault("_derived", {})
-        if make not in kept:
+        if (make, args) not in kept:
             with torch.inference_mode(False):  # kept, and saved by autograd later
-                kept[make] = make(self)
-        return kept[make]  # type: ignore[no-any-return]
+                kept[make, args] = make(self, *args)
+        return kept[make, args]  # type: ignore[no-any-return]
 
     def to(self, device: torch.device | str) -> BlockPattern:
         """Return the pattern with its index tables on ``device``."""

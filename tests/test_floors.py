@@ -24,6 +24,7 @@ RANKS: dict[str, float] = {
     "bench.records": 0.1,
     "hrbp_core.tables": 1,
     "hrbp_core.pattern": 1.1,
+    "hrbp_core.launch_tables": 1.1,
     "hrbp_core.scores": 1.2,
     "hrbp_core.allocate": 1.2,
     "bench.suites": 1,

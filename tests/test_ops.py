@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional
 
 from hrbp_core import block_sparse_conv2d, ops
+from hrbp_core.launch_tables import launch_tables
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.shapes import ConvShape
 from tests.pattern_samples import Problem, overlapping_pattern, random_pattern
@@ -85,9 +86,10 @@ def operator_calls(name: str) -> Iterator[tuple[str, tuple]]:
     pattern = each.pattern
     x, values, dy = (t.requires_grad_() for t in each.tensors(torch.float64))
     tail = (list(pattern.shape), list(pattern.block), *(list(g) for g in GEOMETRY))
-    yield "fprop", (x, values, pattern.entries, *tail)
-    yield "dgrad", (dy, values, pattern.entries, [4, 3], *tail)
-    yield "wgrad", (dy, x, pattern.entries, *tail)
+    index = (pattern.entries, launch_tables(pattern, *GEOMETRY))
+    yield "fprop", (x, values, None, *index, *tail)
+    yield "dgrad", (dy, values, *index, [4, 3], *tail)
+    yield "wgrad", (dy, x, *index, *tail)
     order = torch.randperm(x.shape[1])
     yield "permute_channels", (x, order, order.argsort())
 

@@ -15,7 +15,8 @@ NAME = "block_sparse"
 def prepare(problem: Problem) -> Prepared:
     """Return one pass; a standalone pattern includes the permutations around it."""
     pattern, ops = problem.pattern, torch.ops.hrbp
-    index = index_tensors(pattern)
+    index = index_tensors(pattern, problem.geometry)
+    tables = (index.entries, index.tables)
     values = pattern.pack(problem.weight)
     tail = (pattern.shape, pattern.block, *problem.geometry)
     size = problem.x.shape[2:]
@@ -31,19 +32,19 @@ def prepare(problem: Problem) -> Prepared:
         return ops.permute_channels(problem.dy, index.filter_order, index.filter_place)
 
     def fprop() -> Tensor:
-        y = ops.fprop(x_in(), values, index.entries, *tail)
+        y = ops.fprop(x_in(), values, None, *tables, *tail)
         if index.filter_place is None:
             return y
         return ops.permute_channels(y, index.filter_place, index.filter_order)
 
     def dgrad() -> Tensor:
-        dx = ops.dgrad(dy_in(), values, index.entries, size, *tail)
+        dx = ops.dgrad(dy_in(), values, *tables, size, *tail)
         if index.channel_place is None:
             return dx
         return ops.permute_channels(dx, index.channel_place, index.channel_order)
 
     def wgrad() -> Tensor:
-        return ops.wgrad(dy_in(), x_in(), index.entries, *tail)
+        return ops.wgrad(dy_in(), x_in(), *tables, *tail)
 
     run = {Pass.FPROP: fprop, Pass.DGRAD: dgrad, Pass.WGRAD: wgrad}[problem.case.conv_pass]
     detail = {"backend": "torch grouped convolution", "pattern": pattern.content_hash[:16]}

@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrbp_core.kernels.plan import Bucket, Plan, Side
+from hrbp_core.launch_tables import Geometry
 from hrbp_core.shapes import FilterShape, Pair, output_extent
 
 CL = torch.channels_last
 # A gathered copy of x or dy holds one row a kept block; batches are cut so that it stays below.
 GATHER_LIMIT_BYTES = 256 * 2**20
-Geometry = tuple[Pair, Pair, Pair]
 
 
 @lru_cache(maxsize=512)

@@ -1,0 +1,297 @@
+"""The three passes on CUDA tensors: checks, choice of tile, memory, launch.
+
+The functions take the same arguments as ``cpu``'s and return channels_last. Everything that
+hangs on sizes alone is worked out once and kept, because a launch's host time is longer than
+many a kernel. Nothing waits for the device, so all can be captured in a CUDA graph.
+
+Under Triton's interpreter (TRITON_INTERPRET=1) they take CPU tensors, for tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrbp_core.kernels.problem import CL, Problem, new_output
+from hrbp_core.kernels.tiles import (
+    TILED,
+    Tile,
+    WgradTile,
+    arithmetic,
+    check_block,
+    legal,
+    pick,
+    splits,
+)
+from hrbp_core.launch_tables import MAX_GROUPS, MAX_SHIFT, MAX_TAPS, Geometry
+from hrbp_core.shapes import Pass
+
+LEAST_CAPABILITY = (8, 0)
+LEAST_TRITON = (3, 6)
+INTERPRETED_PROCESSORS = 4
+WORKSPACE_BYTES = 64 * 2**20  # or a tenth of x, where that is more
+
+conversions: Counter[str] = Counter()  # copies made because a tensor was not dense channels_last
+
+
+def fprop(
+    x: Tensor, values: Tensor, bias: Tensor | None, tables: Tensor, shape: Sequence[int],
+    block: Sequence[int], geometry: Geometry, tile: Tile | None = None,
+) -> Tensor:  # fmt: skip
+    """Return y [N, K, P, Q]. x: [N, C, H, W]; values as BlockPattern packs them; bias: [K].
+
+    Raises:
+        TypeError, ValueError: a dtype, block, kernel size or tensor that is not accepted.
+        RuntimeError: a device or a Triton that is too old.
+    """
+    from hrbp_core.kernels import fprop as kernel
+
+    x, values = dense(x, "x"), dense_rows(values)
+    problem = _problem(x, values, tables, shape, block, geometry, x.shape[2:])
+    tile = _tile(Pass.FPROP, problem, x, tile)
+    out = new_output(x, len(x), problem.shape[0], problem.out_size)
+    if out.numel():
+        with _on(x):
+            kernel.launch(x, values, tables, out, bias, problem, tile).run()  # type: ignore[arg-type]
+    return out
+
+
+def dgrad(
+    dy: Tensor, values: Tensor, tables: Tensor, input_size: Sequence[int], shape: Sequence[int],
+    block: Sequence[int], geometry: Geometry, tile: Tile | None = None,
+) -> Tensor:  # fmt: skip
+    """Return dx [N, C, H, W] of dy [N, K, P, Q]; ``input_size`` is (H, W). Raises as fprop."""
+    from hrbp_core.kernels import dgrad as kernel
+
+    dy, values = dense(dy, "dy"), dense_rows(values)
+    problem = _problem(dy, values, tables, shape, block, geometry, input_size)
+    _check_dy(dy, problem)
+    tile = _tile(Pass.DGRAD, problem, dy, tile)
+    out = new_output(dy, len(dy), problem.shape[1], problem.size)
+    if out.numel():
+        with _on(dy):
+            kernel.launch(dy, values, tables, out, problem, tile).run()  # type: ignore[arg-type]
+    return out
+
+
+def wgrad(
+    dy: Tensor, x: Tensor, tables: Tensor, entries: int, shape: Sequence[int],
+    block: Sequence[int], geometry: Geometry, tile: Tile | None = None,
+    parts: int | None = None, out_dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """Return dvalues [entries * block_k, block_c] of dy [N, K, P, Q] and x [N, C, H, W].
+
+    Args:
+        entries: stored blocks.
+        parts: into how many the pixels are cut; chosen when left out.
+        out_dtype: x's when left out. Sums are kept in float32, and fp16 can overflow.
+
+    Raises as fprop.
+    """
+    from hrbp_core.kernels import wgrad as kernel
+
+    dy, x = dense(dy, "dy"), dense(x, "x")
+    out = x.new_empty((entries * block[0], block[1]), dtype=out_dtype)
+    problem = _problem(x, out, tables, shape, block, geometry, x.shape[2:])
+    _check_dy(dy, problem)
+    if not len(x):
+        return out.zero_()
+    tile = _tile(Pass.WGRAD, problem, x, tile)
+    assert isinstance(tile, WgradTile)
+    with _on(x):
+        memory = kernel.new_parts(out, parts or _parts(problem, tile, x, out))
+        for launch in kernel.launches(dy, x, tables, out, memory, problem, tile):
+            launch.run()
+    return out
+
+
+def dense(tensor: Tensor, name: str) -> Tensor:
+    """Return the tensor as dense channels_last memory on a 16-byte boundary; a copy is counted."""
+    if tensor.is_contiguous(memory_format=CL) and tensor.data_ptr() % 16 == 0:
+        return tensor
+    conversions[name] += 1
+    return tensor.clone(memory_format=CL)
+
+
+def dense_rows(values: Tensor) -> Tensor:
+    """Return values as dense rows on a 16-byte boundary; a copy is counted."""
+    if values.is_contiguous() and values.data_ptr() % 16 == 0:
+        return values
+    conversions["values"] += 1
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+def precision() -> str:
+    """Return how torch's own convolutions multiply float32 here: "tf32" or "ieee"."""
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    found = getattr(conv, "fp32_precision", None)
+    if found in ("tf32", "ieee"):
+        return str(found)
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+
+
+def _problem(
+    like: Tensor, values: Tensor, tables: Tensor, shape: Sequence[int], block: Sequence[int],
+    geometry: Geometry, size: Sequence[int],
+) -> Problem:  # fmt: skip
+    how = precision() if like.dtype == torch.float32 else "ieee"
+    k, c, r, s = shape
+    problem = Problem(
+        (k, c, r, s), (block[0], block[1]), geometry, len(like), (size[0], size[1]),
+        len(values) // block[0], how,
+    )  # fmt: skip
+    _check(problem, like.dtype, _device(like))
+    if tables.numel() != problem.at.size or tables.dtype != torch.int64:
+        raise ValueError(
+            f"expected tables of {problem.at.size} int64 for this pattern and geometry, "
+            f"got {tables.numel()} {tables.dtype}"
+        )
+    for name, tensor in (("values", values), ("tables", tables)):
+        if tensor.device != like.device:
+            raise ValueError(f"expected {name} on {like.device}, got {tensor.device}")
+    return problem
+
+
+@lru_cache(maxsize=4096)
+def _check(problem: Problem, dtype: torch.dtype, device: int) -> None:
+    """Raise unless the kernels take this problem on this device."""
+    if dtype not in TILED and not (device < 0 and dtype == torch.float64):
+        names = ", ".join(str(d).removeprefix("torch.") for d in TILED)
+        raise TypeError(f"expected {names}, got {str(dtype).removeprefix('torch.')}")
+    check_block(problem.block)
+    taps = problem.shape[2] * problem.shape[3]
+    if taps > MAX_TAPS:
+        raise ValueError(f"expected a kernel of at most {MAX_TAPS} taps on a GPU, got {taps}")
+    stride, padding, dilation = problem.geometry
+    reach = max(padding[i] + dilation[i] * problem.shape[2 + i] + stride[i] for i in (0, 1))
+    if reach > MAX_SHIFT or max(problem.groups) >= MAX_GROUPS:
+        raise ValueError(
+            f"expected padding + dilation * kernel + stride of at most {MAX_SHIFT} and fewer than "
+            f"{MAX_GROUPS} groups on a GPU, got {reach} and {max(problem.groups)}"
+        )
+    _check_extents(problem)
+    if device >= 0:
+        _check_device(device)
+
+
+def _check_extents(problem: Problem) -> None:
+    """Refuse what 32-bit numbers inside an image, or of stored weights, cannot hold."""
+    sizes = {
+        "elements an image of x": problem.shape[1] * problem.size[0] * problem.size[1],
+        "elements an image of y": problem.shape[0] * problem.out_size[0] * problem.out_size[1],
+        "pixels": problem.batch * max(
+            problem.size[0] * problem.size[1], problem.out_size[0] * problem.out_size[1]
+        ),
+        "stored weights": problem.entries * problem.block[0] * problem.block[1],
+    }  # fmt: skip
+    for name, count in sizes.items():
+        if count >= 2**31 - 2**16:
+            raise ValueError(f"expected fewer than 2**31 - 2**16 {name} on a GPU, got {count}")
+    if min(problem.out_size) < 1:
+        raise ValueError(f"expected an output with pixels, got {problem.out_size}")
+
+
+@lru_cache(maxsize=64)
+def _check_device(device: int) -> None:
+    try:
+        import triton
+    except ImportError as error:
+        raise RuntimeError("expected Triton beside torch: pip install triton") from error
+    found = torch.cuda.get_device_capability(device)
+    if found < LEAST_CAPABILITY:
+        raise RuntimeError(
+            f"expected a GPU of compute capability {LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]} or "
+            f"newer (A100, H100, ...), got {torch.cuda.get_device_name(device)} with "
+            f"{found[0]}.{found[1]}"
+        )
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if version < LEAST_TRITON:
+        raise RuntimeError(f"expected Triton 3.6 or newer, got {triton.__version__}")
+
+
+def _check_dy(dy: Tensor, problem: Problem) -> None:
+    expected = (problem.batch, problem.shape[0], *problem.out_size)
+    if tuple(dy.shape) != expected:
+        raise ValueError(f"expected dy {list(expected)}, got {list(dy.shape)}")
+
+
+def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) -> Tile:
+    """Return the tile to use: the one asked for, if it is legal, or the default."""
+    if tile is None:
+        return default_tile(conv_pass, problem, like.dtype, _device(like))
+    allowed = legal_tiles(conv_pass, problem, like.dtype)
+    if tile not in allowed:
+        names = ", ".join(t.name for t in allowed)
+        raise ValueError(f"expected a legal tile, one of {names}; got {tile}")
+    return tile
+
+
+def legal_tiles(conv_pass: Pass, problem: Problem, dtype: torch.dtype) -> tuple[Tile, ...]:
+    """Return the tiles that a problem may use."""
+    kind = "ieee" if dtype == torch.float64 else arithmetic(dtype, problem.precision)
+    aligned = problem.shape[0] % 8 == 0 and problem.shape[1] % 8 == 0
+    return legal(conv_pass, kind, problem.block, aligned, problem.shape[2] * problem.shape[3])
+
+
+@lru_cache(maxsize=4096)
+def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, device: int) -> Tile:
+    """Return the tile for a problem, by geometry and density."""
+    stride = problem.geometry[0]
+    if conv_pass is Pass.DGRAD:
+        phases = stride[0] * stride[1]
+        pixels = -(-problem.size[0] // stride[0]) * -(-problem.size[1] // stride[1])
+        slots = phases * problem.groups[1]
+    else:
+        pixels = problem.out_size[0] * problem.out_size[1]
+        slots = problem.groups[0]
+    if conv_pass is Pass.WGRAD:
+        slots = max(1, problem.entries * problem.block[1] // 64)
+    tiles = legal_tiles(conv_pass, problem, dtype)
+    return pick(tiles, problem.batch * pixels, slots, processors(device))
+
+
+@lru_cache(maxsize=64)
+def processors(device: int) -> int:
+    """Return the device's multiprocessors."""
+    if device < 0:
+        return INTERPRETED_PROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor) -> int:
+    programs = -(-problem.entries * problem.block[1] // tile.columns)
+    pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
+    limit = max(WORKSPACE_BYTES, x.numel() * x.element_size() // 10)
+    return splits(tile, programs, pixels, out.numel() * 4, limit, processors(_device(x)))
+
+
+def _device(tensor: Tensor) -> int:
+    """Return the CUDA device's number, or -1 under the interpreter.
+
+    Raises:
+        ValueError: neither.
+    """
+    if tensor.is_cuda:
+        return int(tensor.device.index)
+    if not interpreted():
+        raise ValueError(f"expected a CUDA tensor, got one on {tensor.device}")
+    return -1
+
+
+def interpreted() -> bool:
+    """Return whether Triton's interpreter runs the kernels in this process."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Make the tensor's device current: Triton launches on the current one."""
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(tensor.device)
