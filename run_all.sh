@@ -246,6 +246,7 @@ python -m pip install -c constraints.txt -e '.[test]'"
         fi
     done
     step "testing" "$python" -m pytest -m "not gpu and not benchmark"
+    step "testing the interpreted kernels" "$python" -m tests.interpreted
 }
 
 test_in_tox() {

@@ -237,7 +237,7 @@ def run(
     _check(x, values, bias, index.entries, shape, block, geometry)
     if index.channel_order is not None:
         x = torch.ops.hrbp.permute_channels(x, index.channel_order, index.channel_place)
-    elif x.is_cuda:  # here, so that what is saved for wgrad needs no second copy
+    elif _has_kernels(x):  # here, so that what is saved for wgrad needs no second copy
         x = _channels_last(x)
     if bias is not None and index.filter_order is not None:
         bias = bias[index.filter_order]

@@ -97,14 +97,46 @@ def taps_inside(
 
 
 @triton.jit
-def place_rows(p0, p1, p2, p3, k, BLOCK: tl.constexpr, GLUE: tl.constexpr):
-    """Return the row of ``values`` for each reduced filter of a dgrad step."""
-    row = spread(p0.to(tl.int32), p1.to(tl.int32), p2.to(tl.int32), p3.to(tl.int32), k, BLOCK, GLUE)
+def step_inputs(
+    inputs_at, inside, a0, a1, a2, a3, at, sub, count, in_w, channels, k,
+    BLOCK_IN: tl.constexpr, GLUE: tl.constexpr, BITS: tl.constexpr, MASK_IN: tl.constexpr,
+):  # fmt: skip
+    """Return (addresses, mask) [PIXELS, REDUCE] of the inputs that one step multiplies."""
+    shift = spread(
+        shift_of(a0, in_w, channels, BLOCK_IN), shift_of(a1, in_w, channels, BLOCK_IN),
+        shift_of(a2, in_w, channels, BLOCK_IN), shift_of(a3, in_w, channels, BLOCK_IN),
+        k, BLOCK_IN, GLUE,
+    )  # fmt: skip
+    bit = spread(
+        tap_bit(a0, True, BITS), tap_bit(a1, at + 1 < count, BITS),
+        tap_bit(a2, at + 2 < count, BITS), tap_bit(a3, at + 3 < count, BITS),
+        k, BLOCK_IN, GLUE,
+    )  # fmt: skip
+    if GLUE == 1:
+        mask = ((inside & bit) != 0)[:, None]
+        inputs_at += shift + sub
+    else:
+        mask = (inside[:, None] & bit[None, :]) != 0
+        inputs_at += shift[None, :]
+    if MASK_IN:
+        group = spread(a0 >> 40, a1 >> 40, a2 >> 40, a3 >> 40, k, BLOCK_IN, GLUE).to(tl.int32)
+        mask = mask & (group * BLOCK_IN + sub + k % BLOCK_IN < channels)[None, :]
+    return inputs_at, mask
+
+
+@triton.jit
+def twin_rows(
+    p0, p1, p2, p3, at, sub, count, k, BLOCK_IN: tl.constexpr, GLUE: tl.constexpr
+):  # fmt: skip
+    """Return (row of ``values``, inside the list) of each filter that a dgrad step reduces."""
+    row = spread(
+        p0.to(tl.int32), p1.to(tl.int32), p2.to(tl.int32), p3.to(tl.int32), k, BLOCK_IN, GLUE
+    )
     pitch = spread(
         (p0 >> 32).to(tl.int32), (p1 >> 32).to(tl.int32), (p2 >> 32).to(tl.int32),
-        (p3 >> 32).to(tl.int32), k, BLOCK, GLUE,
+        (p3 >> 32).to(tl.int32), k, BLOCK_IN, GLUE,
     )  # fmt: skip
-    return row + (k % BLOCK) * pitch
+    return row + (sub + k % BLOCK_IN) * pitch, at + k // BLOCK_IN < count
 
 
 @triton.jit
@@ -168,39 +200,22 @@ def gather_conv(
         at = step // SUB * GLUE
         sub = step % SUB * REDUCE
         ahead = (step + 1) // SUB * GLUE
-        shift = spread(
-            shift_of(a0, in_w, channels, BLOCK_IN), shift_of(a1, in_w, channels, BLOCK_IN),
-            shift_of(a2, in_w, channels, BLOCK_IN), shift_of(a3, in_w, channels, BLOCK_IN),
-            k, BLOCK_IN, GLUE,
+        inputs_now, mask = step_inputs(
+            inputs_at, inside, a0, a1, a2, a3, at, sub, count, in_w, channels, k,
+            BLOCK_IN, GLUE, BITS, MASK_IN,
         )  # fmt: skip
-        bit = spread(
-            tap_bit(a0, True, BITS), tap_bit(a1, at + 1 < count, BITS),
-            tap_bit(a2, at + 2 < count, BITS), tap_bit(a3, at + 3 < count, BITS),
-            k, BLOCK_IN, GLUE,
-        )  # fmt: skip
-        if GLUE == 1:
-            mask = ((inside & bit) != 0)[:, None]
-            inputs_now = inputs_at + (shift + sub)
-        else:
-            mask = (inside[:, None] & bit[None, :]) != 0
-            inputs_now = inputs_at + shift[None, :]
-        if MASK_IN:
-            g = spread(a0 >> 40, a1 >> 40, a2 >> 40, a3 >> 40, k, BLOCK_IN, GLUE).to(tl.int32)
-            mask = mask & (g * BLOCK_IN + sub + k % BLOCK_IN < channels)[None, :]
         inputs = tl.load(inputs_now, mask=mask, other=0.0)
         if DGRAD:
-            rows = place_rows(p0, p1, p2, p3, k, BLOCK_IN, GLUE)
-            if GLUE == 1:
-                rows = (p0.to(tl.int32)) + (sub + k) * (p0 >> 32).to(tl.int32)
-            ptrs = values + (rows * BLOCK_OUT)[:, None] + lane[None, :]
-            live = (at + k // BLOCK_IN < count)[:, None]
+            rows, listed = twin_rows(p0, p1, p2, p3, at, sub, count, k, BLOCK_IN, GLUE)
+            weights_now = values + (rows * BLOCK_OUT)[:, None] + lane[None, :]
+            live = listed[:, None]
         else:
-            ptrs = weights_at + step * REDUCE
+            weights_now = weights_at + step * REDUCE
             live = (step * REDUCE + k < count * BLOCK_IN)[None, :]
         if GLUE == 1:
-            weights = tl.load(ptrs)
+            weights = tl.load(weights_now)
         else:
-            weights = tl.load(ptrs, mask=live, other=0.0)
+            weights = tl.load(weights_now, mask=live, other=0.0)
         a0, a1, a2, a3 = load_ahead(records + ahead, GLUE)
         if DGRAD:
             p0, p1, p2, p3 = load_ahead(places + ahead, GLUE)

@@ -14,27 +14,25 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from hrbp_core.kernels.limits import check_dy, check_problem
 from hrbp_core.kernels.problem import CL, Problem, new_output
 from hrbp_core.kernels.tiles import (
-    TILED,
+    GatherTile,
     Tile,
     WgradTile,
     arithmetic,
-    check_block,
     legal,
     pick,
     splits,
 )
-from hrbp_core.launch_tables import MAX_GROUPS, MAX_SHIFT, MAX_TAPS, Geometry
+from hrbp_core.launch_tables import Geometry
 from hrbp_core.shapes import Pass
 
-LEAST_CAPABILITY = (8, 0)
-LEAST_TRITON = (3, 6)
 INTERPRETED_PROCESSORS = 4
 WORKSPACE_BYTES = 64 * 2**20  # or a tenth of x, where that is more
 
@@ -55,11 +53,11 @@ def fprop(
 
     x, values = dense(x, "x"), dense_rows(values)
     problem = _problem(x, values, tables, shape, block, geometry, x.shape[2:])
-    tile = _tile(Pass.FPROP, problem, x, tile)
+    tile = cast(GatherTile, _tile(Pass.FPROP, problem, x, tile))
     out = new_output(x, len(x), problem.shape[0], problem.out_size)
     if out.numel():
         with _on(x):
-            kernel.launch(x, values, tables, out, bias, problem, tile).run()  # type: ignore[arg-type]
+            kernel.launch(x, values, tables, out, bias, problem, tile).run()
     return out
 
 
@@ -72,12 +70,12 @@ def dgrad(
 
     dy, values = dense(dy, "dy"), dense_rows(values)
     problem = _problem(dy, values, tables, shape, block, geometry, input_size)
-    _check_dy(dy, problem)
-    tile = _tile(Pass.DGRAD, problem, dy, tile)
+    check_dy(dy, problem)
+    tile = cast(GatherTile, _tile(Pass.DGRAD, problem, dy, tile))
     out = new_output(dy, len(dy), problem.shape[1], problem.size)
     if out.numel():
         with _on(dy):
-            kernel.launch(dy, values, tables, out, problem, tile).run()  # type: ignore[arg-type]
+            kernel.launch(dy, values, tables, out, problem, tile).run()
     return out
 
 
@@ -100,13 +98,13 @@ def wgrad(
     dy, x = dense(dy, "dy"), dense(x, "x")
     out = x.new_empty((entries * block[0], block[1]), dtype=out_dtype)
     problem = _problem(x, out, tables, shape, block, geometry, x.shape[2:])
-    _check_dy(dy, problem)
+    check_dy(dy, problem)
     if not len(x):
         return out.zero_()
-    tile = _tile(Pass.WGRAD, problem, x, tile)
-    assert isinstance(tile, WgradTile)
+    tile = cast(WgradTile, _tile(Pass.WGRAD, problem, x, tile))
     with _on(x):
-        memory = kernel.new_parts(out, parts or _parts(problem, tile, x, out))
+        parts = parts or _parts(problem, tile, x, out, processors(_device(x)))
+        memory = kernel.new_parts(out, parts)
         for launch in kernel.launches(dy, x, tables, out, memory, problem, tile):
             launch.run()
     return out
@@ -147,7 +145,7 @@ def _problem(
         (k, c, r, s), (block[0], block[1]), geometry, len(like), (size[0], size[1]),
         len(values) // block[0], how,
     )  # fmt: skip
-    _check(problem, like.dtype, _device(like))
+    check_problem(problem, like.dtype, _device(like))
     if tables.numel() != problem.at.size or tables.dtype != torch.int64:
         raise ValueError(
             f"expected tables of {problem.at.size} int64 for this pattern and geometry, "
@@ -159,73 +157,10 @@ def _problem(
     return problem
 
 
-@lru_cache(maxsize=4096)
-def _check(problem: Problem, dtype: torch.dtype, device: int) -> None:
-    """Raise unless the kernels take this problem on this device."""
-    if dtype not in TILED and not (device < 0 and dtype == torch.float64):
-        names = ", ".join(str(d).removeprefix("torch.") for d in TILED)
-        raise TypeError(f"expected {names}, got {str(dtype).removeprefix('torch.')}")
-    check_block(problem.block)
-    taps = problem.shape[2] * problem.shape[3]
-    if taps > MAX_TAPS:
-        raise ValueError(f"expected a kernel of at most {MAX_TAPS} taps on a GPU, got {taps}")
-    stride, padding, dilation = problem.geometry
-    reach = max(padding[i] + dilation[i] * problem.shape[2 + i] + stride[i] for i in (0, 1))
-    if reach > MAX_SHIFT or max(problem.groups) >= MAX_GROUPS:
-        raise ValueError(
-            f"expected padding + dilation * kernel + stride of at most {MAX_SHIFT} and fewer than "
-            f"{MAX_GROUPS} groups on a GPU, got {reach} and {max(problem.groups)}"
-        )
-    _check_extents(problem)
-    if device >= 0:
-        _check_device(device)
-
-
-def _check_extents(problem: Problem) -> None:
-    """Refuse what 32-bit numbers inside an image, or of stored weights, cannot hold."""
-    sizes = {
-        "elements an image of x": problem.shape[1] * problem.size[0] * problem.size[1],
-        "elements an image of y": problem.shape[0] * problem.out_size[0] * problem.out_size[1],
-        "pixels": problem.batch * max(
-            problem.size[0] * problem.size[1], problem.out_size[0] * problem.out_size[1]
-        ),
-        "stored weights": problem.entries * problem.block[0] * problem.block[1],
-    }  # fmt: skip
-    for name, count in sizes.items():
-        if count >= 2**31 - 2**16:
-            raise ValueError(f"expected fewer than 2**31 - 2**16 {name} on a GPU, got {count}")
-    if min(problem.out_size) < 1:
-        raise ValueError(f"expected an output with pixels, got {problem.out_size}")
-
-
-@lru_cache(maxsize=64)
-def _check_device(device: int) -> None:
-    try:
-        import triton
-    except ImportError as error:
-        raise RuntimeError("expected Triton beside torch: pip install triton") from error
-    found = torch.cuda.get_device_capability(device)
-    if found < LEAST_CAPABILITY:
-        raise RuntimeError(
-            f"expected a GPU of compute capability {LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]} or "
-            f"newer (A100, H100, ...), got {torch.cuda.get_device_name(device)} with "
-            f"{found[0]}.{found[1]}"
-        )
-    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    if version < LEAST_TRITON:
-        raise RuntimeError(f"expected Triton 3.6 or newer, got {triton.__version__}")
-
-
-def _check_dy(dy: Tensor, problem: Problem) -> None:
-    expected = (problem.batch, problem.shape[0], *problem.out_size)
-    if tuple(dy.shape) != expected:
-        raise ValueError(f"expected dy {list(expected)}, got {list(dy.shape)}")
-
-
 def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) -> Tile:
     """Return the tile to use: the one asked for, if it is legal, or the default."""
     if tile is None:
-        return default_tile(conv_pass, problem, like.dtype, _device(like))
+        return default_tile(conv_pass, problem, like.dtype, processors(_device(like)))
     allowed = legal_tiles(conv_pass, problem, like.dtype)
     if tile not in allowed:
         names = ", ".join(t.name for t in allowed)
@@ -241,8 +176,12 @@ def legal_tiles(conv_pass: Pass, problem: Problem, dtype: torch.dtype) -> tuple[
 
 
 @lru_cache(maxsize=4096)
-def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, device: int) -> Tile:
-    """Return the tile for a problem, by geometry and density."""
+def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, processors: int) -> Tile:
+    """Return the tile for a problem, by geometry and density.
+
+    Args:
+        processors: multiprocessors of the device.
+    """
     stride = problem.geometry[0]
     if conv_pass is Pass.DGRAD:
         phases = stride[0] * stride[1]
@@ -254,7 +193,7 @@ def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, device: 
     if conv_pass is Pass.WGRAD:
         slots = max(1, problem.entries * problem.block[1] // 64)
     tiles = legal_tiles(conv_pass, problem, dtype)
-    return pick(tiles, problem.batch * pixels, slots, processors(device))
+    return pick(tiles, problem.batch * pixels, slots, processors)
 
 
 @lru_cache(maxsize=64)
@@ -265,11 +204,11 @@ def processors(device: int) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor) -> int:
+def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor, processors: int) -> int:
     programs = -(-problem.entries * problem.block[1] // tile.columns)
     pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
     limit = max(WORKSPACE_BYTES, x.numel() * x.element_size() // 10)
-    return splits(tile, programs, pixels, out.numel() * 4, limit, processors(_device(x)))
+    return splits(tile, programs, pixels, out.numel() * 4, limit, processors)
 
 
 def _device(tensor: Tensor) -> int:

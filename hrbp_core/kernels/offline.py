@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile, make_backend
 from triton.runtime.jit import create_function_from_signature
@@ -62,3 +63,15 @@ def compile_launch(launch: Launch, capability: int) -> Binary:
         made.metadata.shared,
         options.num_warps,
     )
+
+
+def tool(name: str) -> str:
+    """Return the path of a CUDA tool that comes with Triton.
+
+    Args:
+        name: "cuobjdump" or "nvdisasm"; TRITON_CUOBJDUMP_PATH or TRITON_NVDISASM_PATH overrides.
+
+    Raises:
+        RuntimeError: it cannot be found.
+    """
+    return str(getattr(knobs.nvidia, name).path)

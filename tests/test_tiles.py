@@ -1,0 +1,150 @@
+"""The table of tiles: complete, and the choice from it sensible."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrbp_core.kernels import gpu
+from hrbp_core.kernels.fastdiv import magic
+from hrbp_core.kernels.problem import Problem
+from hrbp_core.kernels.tiles import (
+    BLOCKS,
+    MAX_GLUE,
+    MAX_RUN,
+    GatherTile,
+    WgradTile,
+    arithmetic,
+    check_block,
+    legal,
+    pick,
+    splits,
+)
+from hrbp_core.shapes import Pass
+
+PAIRS = list(itertools.product(BLOCKS, BLOCKS))
+KINDS = ("half", "tf32", "ieee")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("conv_pass", Pass)
+def test_every_accepted_block_has_tiles(conv_pass: Pass, kind: str) -> None:
+    for block, aligned, taps in itertools.product(PAIRS, (True, False), (1, 9, 49)):
+        tiles = legal(conv_pass, kind, block, aligned, taps)
+        assert tiles
+        assert len({t.name for t in tiles}) == len(tiles)
+        assert all(t.fallback != aligned for t in tiles)
+        own, other = block if conv_pass is Pass.FPROP else block[::-1]
+        for tile in tiles:
+            if isinstance(tile, WgradTile):
+                assert conv_pass is Pass.WGRAD
+                assert tile.columns <= MAX_RUN * block[1]
+                assert tile.columns % min(block[1], tile.columns) == 0
+            else:
+                assert tile.reduce <= MAX_GLUE * other
+                assert tile.out_on_m is False or own >= 64 or tile.fallback
+
+
+@pytest.mark.parametrize("block", [(8, 16), (16, 48), (256, 64), (0, 16)])
+def test_other_blocks_are_refused(block: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"of 16, 32, 64, 128 on a GPU, got "):
+        check_block(block)
+
+
+def test_arithmetic() -> None:
+    assert arithmetic(torch.bfloat16, "ieee") == arithmetic(torch.float16, "tf32") == "half"
+    assert arithmetic(torch.float32, "tf32") == "tf32"
+    assert arithmetic(torch.float32, "ieee") == "ieee"
+    with pytest.raises(TypeError, match="got float64"):
+        arithmetic(torch.float64, "ieee")
+
+
+def test_the_largest_tile_that_fills_the_device() -> None:
+    small, large = GatherTile(64, 64, 4, 4, False), GatherTile(256, 64, 8, 3, False)
+    assert pick((small, large), 256 * 10, 13, 130) == large
+    assert pick((small, large), 256 * 10 - 256, 13, 130) == small
+    assert pick((small, large), 1, 1, 130) == small
+
+
+@given(
+    st.integers(1, 10**4), st.integers(1, 10**7), st.integers(1, 10**9), st.integers(0, 10**9),
+    st.integers(1, 200),
+)  # fmt: skip
+def test_splits_stay_within_memory_and_steps(
+    programs: int, pixels: int, part: int, limit: int, processors: int
+) -> None:
+    tile = WgradTile(64, 64, 4, 4, False)
+    parts = splits(tile, programs, pixels, part, limit, processors)
+    assert 1 <= parts <= 64
+    if parts > 1:
+        assert parts * part <= limit
+        assert -(-pixels // 64) // parts >= 4
+        assert (parts - 1) * programs < 2 * processors
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 2**31 - 1) | st.integers(1, 300))
+def test_division_by_multiplication(number: int, divisor: int) -> None:
+    multiplier, shift = magic(divisor)
+    assert -(2**31) <= multiplier < 2**31
+    high = (number * (multiplier % 2**32)) >> 32
+    assert high + number < 2**32
+    assert (high + number) >> shift == number // divisor
+
+
+@pytest.mark.parametrize("divisor", [0, -1, 2**31])
+def test_divisors_out_of_range(divisor: int) -> None:
+    with pytest.raises(ValueError, match="expected a divisor"):
+        magic(divisor)
+
+
+def problem(batch: int = 128, size: int = 14) -> Problem:
+    geometry = ((1, 1), (1, 1), (1, 1))
+    return Problem((256, 256, 3, 3), (64, 64), geometry, batch, (size, size), 36)
+
+
+def test_default_tiles_follow_geometry_and_density() -> None:
+    def pixels(conv_pass: Pass, **sizes: int) -> int:
+        tile = gpu.default_tile(conv_pass, problem(**sizes), torch.bfloat16, 132)
+        assert isinstance(tile, GatherTile)
+        return tile.pixels
+
+    for conv_pass in (Pass.FPROP, Pass.DGRAD):
+        assert pixels(conv_pass) == 256
+        assert pixels(conv_pass, batch=32) == 128
+        assert pixels(conv_pass, batch=1, size=4) == 64
+
+
+def test_workspace_of_wgrad_is_bounded() -> None:
+    """Parts stay within 64 MiB or a tenth of x, whichever is more."""
+    for batch in (1, 64, 1024):
+        each = problem(batch)
+        x = torch.empty((batch, 256, 14, 14), dtype=torch.bfloat16, device="meta")
+        out = torch.empty((each.entries * 64, 64), dtype=torch.bfloat16, device="meta")
+        tile = legal(Pass.WGRAD, "half", each.block)[0]
+        assert isinstance(tile, WgradTile)
+        parts = gpu._parts(each, tile, x, out, 132)
+        limit = max(64 * 2**20, x.numel() * 2 // 10)
+        assert parts * out.numel() * 4 <= limit
+
+
+def test_cpu_tensors_are_refused_outside_the_interpreter() -> None:
+    x = torch.zeros(1, 16, 2, 2)
+    with pytest.raises(ValueError, match="expected a CUDA tensor, got one on cpu"):
+        gpu.fprop(
+            x, torch.zeros(16, 16), None, torch.zeros(1), (16, 16, 1, 1), (16, 16),
+            ((1, 1), (0, 0), (1, 1)),
+        )  # fmt: skip
+
+
+def test_float32_follows_torchs_own_switch() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        for allowed, name in ((True, "tf32"), (False, "ieee")):
+            torch.backends.cudnn.allow_tf32 = allowed
+            assert gpu.precision() == name
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
