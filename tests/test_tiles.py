@@ -122,13 +122,11 @@ def test_workspace_of_wgrad_is_bounded() -> None:
     """Parts stay within 64 MiB or a tenth of x, whichever is more."""
     for batch in (1, 64, 1024):
         each = problem(batch)
-        x = torch.empty((batch, 256, 14, 14), dtype=torch.bfloat16, device="meta")
-        out = torch.empty((each.entries * 64, 64), dtype=torch.bfloat16, device="meta")
         tile = legal(Pass.WGRAD, "half", each.block)[0]
         assert isinstance(tile, WgradTile)
-        parts = gpu._parts(each, tile, x, out, 132)
-        limit = max(64 * 2**20, x.numel() * 2 // 10)
-        assert parts * out.numel() * 4 <= limit
+        parts = gpu.default_parts(each, tile, 2, 1000)
+        limit = max(64 * 2**20, batch * 256 * 14 * 14 * 2 // 10)
+        assert parts * each.entries * 64 * 64 * 4 <= limit
 
 
 def test_cpu_tensors_are_refused_outside_the_interpreter() -> None:

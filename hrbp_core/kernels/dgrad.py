@@ -6,6 +6,8 @@ input pixels fall into phases, each with its own taps; all are in one launch.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from hrbp_core.kernels.fprop import L2_BYTES
@@ -25,6 +27,17 @@ def launch(
         values: [entries * block_k, block_c].
         tables: of ``launch_tables`` for this pattern and geometry.
     """
+    large = dy.numel() * dy.element_size() > L2_BYTES
+    key = "dgrad", tile, large
+    if key not in problem.kept:
+        problem.kept[key] = _sizes(problem, tile, large)
+    programs, sizes = problem.kept[key]
+    tensors = {"source": dy, "values": values, "out": out, "tables": tables, "bias": values}
+    return Launch(gather_conv, (programs,), {**tensors, **sizes}, tile.options)
+
+
+def _sizes(problem: Problem, tile: GatherTile, large: bool) -> tuple[int, dict[str, Any]]:
+    """Return (programs, every argument that is no tensor)."""
     stride, padding, dilation = problem.geometry
     grid = -(-problem.size[0] // stride[0]), -(-problem.size[1] // stride[1])
     pixels = problem.batch * grid[0] * grid[1]
@@ -32,8 +45,7 @@ def launch(
     slots = groups * stride[0] * stride[1]
     k, c, r, s = problem.shape
     block_k, block_c = problem.block
-    args = {
-        "source": dy, "values": values, "out": out, "tables": tables, "bias": values,
+    return tiles * slots, {
         "records_at": problem.at.twins, "places_at": problem.at.places,
         "starts_at": problem.at.heads,
         "pixels": pixels, "tiles": tiles, "slots": slots, "groups": groups,
@@ -46,7 +58,5 @@ def launch(
         "R": r, "S": s, "DGRAD": True, "OUT_ON_M": tile.out_on_m,
         "IN_UNIT": unit(k), "OUT_UNIT": unit(c),
         "MASK_IN": k % block_k != 0, "MASK_OUT": c % block_c != 0, "HAS_BIAS": False,
-        "GROUPS_INSIDE": dy.numel() * dy.element_size() > L2_BYTES,
-        "WIDE": problem.wide, "HOW": problem.precision,
+        "GROUPS_INSIDE": large, "WIDE": problem.wide, "HOW": problem.precision,
     }  # fmt: skip
-    return Launch(gather_conv, (tiles * slots,), args, tile.options)

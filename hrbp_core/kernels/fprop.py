@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from hrbp_core.kernels.gather import gather_conv
@@ -29,14 +31,26 @@ def launch(
         tables: of ``launch_tables`` for this pattern and geometry.
         bias: [K] or None.
     """
+    large = x.numel() * x.element_size() > L2_BYTES
+    key = "fprop", tile, bias is not None, large
+    if key not in problem.kept:
+        problem.kept[key] = _sizes(problem, tile, bias is not None, large)
+    programs, sizes = problem.kept[key]
+    tensors = {"source": x, "values": values, "out": out, "tables": tables}
+    args = {**tensors, "bias": values if bias is None else bias, **sizes}
+    return Launch(gather_conv, (programs,), args, tile.options)
+
+
+def _sizes(
+    problem: Problem, tile: GatherTile, has_bias: bool, large: bool
+) -> tuple[int, dict[str, Any]]:
+    """Return (programs, every argument that is no tensor)."""
     stride, padding, dilation = problem.geometry
     pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
     tiles, groups = -(-pixels // tile.pixels), problem.groups[0]
     k, c, r, s = problem.shape
     block_k, block_c = problem.block
-    args = {
-        "source": x, "values": values, "out": out, "tables": tables,
-        "bias": values if bias is None else bias,
+    return tiles * groups, {
         "records_at": problem.at.records, "places_at": 0, "starts_at": problem.at.starts,
         "pixels": pixels, "tiles": tiles, "slots": groups, "groups": groups,
         **pixel_args(problem.out_size),
@@ -47,8 +61,6 @@ def launch(
         "BLOCK_OUT": block_k, "BLOCK_IN": block_c, "PIXELS": tile.pixels, "REDUCE": tile.reduce,
         "R": r, "S": s, "DGRAD": False, "OUT_ON_M": tile.out_on_m,
         "IN_UNIT": unit(c), "OUT_UNIT": unit(k),
-        "MASK_IN": c % block_c != 0, "MASK_OUT": k % block_k != 0, "HAS_BIAS": bias is not None,
-        "GROUPS_INSIDE": x.numel() * x.element_size() > L2_BYTES,
-        "WIDE": problem.wide, "HOW": problem.precision,
+        "MASK_IN": c % block_c != 0, "MASK_OUT": k % block_k != 0, "HAS_BIAS": has_bias,
+        "GROUPS_INSIDE": large, "WIDE": problem.wide, "HOW": problem.precision,
     }  # fmt: skip
-    return Launch(gather_conv, (tiles * groups,), args, tile.options)

@@ -31,7 +31,7 @@ from hrbp_core.kernels.tiles import (
     splits,
 )
 from hrbp_core.launch_tables import Geometry
-from hrbp_core.shapes import Pass
+from hrbp_core.shapes import FilterShape, Pair, Pass
 
 INTERPRETED_PROCESSORS = 4
 WORKSPACE_BYTES = 64 * 2**20  # or a tenth of x, where that is more
@@ -103,8 +103,7 @@ def wgrad(
         return out.zero_()
     tile = cast(WgradTile, _tile(Pass.WGRAD, problem, x, tile))
     with _on(x):
-        parts = parts or _parts(problem, tile, x, out, processors(_device(x)))
-        memory = kernel.new_parts(out, parts)
+        memory = kernel.new_parts(out, parts or _parts(problem, tile, x, out, _device(x)))
         for launch in kernel.launches(dy, x, tables, out, memory, problem, tile):
             launch.run()
     return out
@@ -140,27 +139,41 @@ def _problem(
     geometry: Geometry, size: Sequence[int],
 ) -> Problem:  # fmt: skip
     how = precision() if like.dtype == torch.float32 else "ieee"
-    k, c, r, s = shape
-    problem = Problem(
-        (k, c, r, s), (block[0], block[1]), geometry, len(like), (size[0], size[1]),
-        len(values) // block[0], how,
+    problem = _checked(
+        tuple(shape), tuple(block), geometry, len(like), tuple(size), len(values) // block[0], how,
+        like.dtype, _device(like),
     )  # fmt: skip
-    check_problem(problem, like.dtype, _device(like))
     if tables.numel() != problem.at.size or tables.dtype != torch.int64:
         raise ValueError(
             f"expected tables of {problem.at.size} int64 for this pattern and geometry, "
             f"got {tables.numel()} {tables.dtype}"
         )
-    for name, tensor in (("values", values), ("tables", tables)):
-        if tensor.device != like.device:
-            raise ValueError(f"expected {name} on {like.device}, got {tensor.device}")
+    if values.device != like.device or tables.device != like.device:
+        raise ValueError(
+            f"expected values and tables on {like.device}, got {values.device}, {tables.device}"
+        )
+    return problem
+
+
+@lru_cache(maxsize=4096)
+def _checked(
+    shape: FilterShape, block: Pair, geometry: Geometry, batch: int, size: Pair, entries: int,
+    how: str, dtype: torch.dtype, device: int,
+) -> Problem:  # fmt: skip
+    problem = Problem(shape, block, geometry, batch, size, entries, how)
+    check_problem(problem, dtype, device)
     return problem
 
 
 def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) -> Tile:
     """Return the tile to use: the one asked for, if it is legal, or the default."""
     if tile is None:
-        return default_tile(conv_pass, problem, like.dtype, processors(_device(like)))
+        key = conv_pass, like.dtype, like.get_device()
+        if key not in problem.kept:
+            problem.kept[key] = default_tile(
+                conv_pass, problem, like.dtype, processors(_device(like))
+            )
+        return cast(Tile, problem.kept[key])
     allowed = legal_tiles(conv_pass, problem, like.dtype)
     if tile not in allowed:
         names = ", ".join(t.name for t in allowed)
@@ -175,7 +188,6 @@ def legal_tiles(conv_pass: Pass, problem: Problem, dtype: torch.dtype) -> tuple[
     return legal(conv_pass, kind, problem.block, aligned, problem.shape[2] * problem.shape[3])
 
 
-@lru_cache(maxsize=4096)
 def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, processors: int) -> Tile:
     """Return the tile for a problem, by geometry and density.
 
@@ -204,11 +216,26 @@ def processors(device: int) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor, processors: int) -> int:
-    programs = -(-problem.entries * problem.block[1] // tile.columns)
+def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor, device: int) -> int:
+    key = tile, x.dtype, device
+    if key not in problem.kept:
+        problem.kept[key] = default_parts(problem, tile, x.element_size(), processors(device))
+    return cast(int, problem.kept[key])
+
+
+def default_parts(problem: Problem, tile: WgradTile, itemsize: int, processors: int) -> int:
+    """Return into how many parts wgrad cuts the pixels; see ``splits``.
+
+    Args:
+        itemsize: bytes of one number of x.
+        processors: multiprocessors of the device.
+    """
+    width = problem.entries * problem.block[1]
     pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
-    limit = max(WORKSPACE_BYTES, x.numel() * x.element_size() // 10)
-    return splits(tile, programs, pixels, out.numel() * 4, limit, processors)
+    x_bytes = problem.batch * problem.shape[1] * problem.size[0] * problem.size[1] * itemsize
+    limit = max(WORKSPACE_BYTES, x_bytes // 10)
+    part_bytes = width * problem.block[0] * 4
+    return splits(tile, -(-width // tile.columns), pixels, part_bytes, limit, processors)
 
 
 def _device(tensor: Tensor) -> int:

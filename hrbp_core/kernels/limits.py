@@ -15,7 +15,6 @@ LEAST_CAPABILITY = (8, 0)
 LEAST_TRITON = (3, 6)
 
 
-@lru_cache(maxsize=4096)
 def check_problem(problem: Problem, dtype: torch.dtype, device: int) -> None:
     """Raise unless the kernels take this problem on this device."""
     if dtype not in TILED and not (device < 0 and dtype == torch.float64):

@@ -7,6 +7,8 @@ second kernel: the same bits come out every time, without atomics.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -143,17 +145,33 @@ def launches(
         out: [entries * block_k, block_c], x's dtype or float32.
         parts: float32 [splits, entries * block_k, block_c], or None for one part.
     """
+    splits = 1 if parts is None else len(parts)
+    key = "wgrad", tile, splits
+    if key not in problem.kept:
+        problem.kept[key] = _sizes(problem, tile, splits)
+    grid, sizes = problem.kept[key]
+    tensors = {"dy": dy, "x": x, "out": out if parts is None else parts, "tables": tables}
+    found = [Launch(wgrad_conv, grid, {**tensors, **sizes}, tile.options)]
+    if parts is not None:
+        count = {"count": out.numel(), "parts": splits, "BLOCK": SUM_BLOCK}
+        summed = {"parts_at": parts, "out": out, **count}
+        found.append(Launch(sum_parts, (-(-out.numel() // SUM_BLOCK),), summed, {"num_warps": 4}))
+    return found
+
+
+def _sizes(
+    problem: Problem, tile: WgradTile, splits: int
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Return (programs, every argument that is no tensor)."""
     stride = problem.geometry[0]
     k, c, _, _ = problem.shape
     block_k, block_c = problem.block
     pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
-    splits = 1 if parts is None else len(parts)
     chunk = -(-pixels // (splits * tile.reduce)) * tile.reduce
     start, length = problem.at.tiles[RUNS.index(max(1, tile.columns // block_c))]
-    args = {
-        "dy": dy, "x": x, "out": out if parts is None else parts, "tables": tables,
+    return (length * max(1, block_c // tile.columns), splits), {
         "records_at": problem.at.records, "starts_at": problem.at.starts, "tiles_at": start,
-        "pixels": pixels, "chunk": chunk, "part": out.numel(),
+        "pixels": pixels, "chunk": chunk, "part": problem.entries * block_k * block_c,
         **pixel_args(problem.out_size),
         "in_h": problem.size[0], "in_w": problem.size[1], "in_units": c // unit(c),
         "out_units": k // unit(k), "step_h": stride[0], "step_w": stride[1],
@@ -162,13 +180,6 @@ def launches(
         "MASK_C": c % block_c != 0, "MASK_K": k % block_k != 0,
         "WIDE": problem.wide, "HOW": problem.precision,
     }  # fmt: skip
-    grid = (length * max(1, block_c // tile.columns), splits)
-    found = [Launch(wgrad_conv, grid, args, tile.options)]
-    if parts is not None:
-        count = {"count": out.numel(), "parts": splits, "BLOCK": SUM_BLOCK}
-        summed = {"parts_at": parts, "out": out, **count}
-        found.append(Launch(sum_parts, (-(-out.numel() // SUM_BLOCK),), summed, {"num_warps": 4}))
-    return found
 
 
 def new_parts(out: Tensor, splits: int) -> Tensor | None:
