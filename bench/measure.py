@@ -123,7 +123,9 @@ def _prepare(problem: Problem, attempt: _Attempt) -> None:
 def _check(problem: Problem, attempt: _Attempt, prepared: Prepared, when: str) -> None:
     try:
         problem.answer(masked=prepared.masked)  # first: a run may spoil the inputs
-        out = prepared.to_oracle(prepared.run())
+        with watched_memory(problem.case.device, attempt.detail):
+            out = prepared.run()
+        out = prepared.to_oracle(out)
         attempt.errors = problem.errors(out, masked=prepared.masked)
     except Exception as error:
         attempt.fail(*_status_of(error))
@@ -168,6 +170,21 @@ def _named(name: str, prepared: Prepared) -> Any:
             raise _RunFailed(name) from error
 
     return run
+
+
+@contextmanager
+def watched_memory(device: str, detail: dict[str, Any]) -> Iterator[None]:
+    """Note the device memory that a block takes at its peak, outputs included: "peak_bytes".
+
+    Nothing is noted on a CPU, whose allocators do not count.
+    """
+    if device != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    yield
+    detail["peak_bytes"] = torch.cuda.max_memory_allocated() - before
 
 
 @contextmanager

@@ -43,7 +43,7 @@ _RATIO = ["speedup", "speedup_low", "speedup_high"]
 ROW_COLUMNS = [
     *TOTAL_KEYS, "pass", "label", "cell_id", "case_id", "sparsity", "stored_weights",
     "real_density", "status", "reason", "flags", "samples", "severe", *_TIMES, "gflops",
-    *_DENSE, *_RATIO, "paired", "prep_s", "rounds", "rounds_rejected",
+    *_DENSE, *_RATIO, "paired", "prep_s", "peak_bytes", "rounds", "rounds_rejected",
 ]  # fmt: skip
 TOTAL_COLUMNS = [*TOTAL_KEYS, "total_s", "dense_total_s", *_RATIO, "incomplete"]
 COVERAGE_KEYS = [*CONTEXT, "impl", "density", "block", "pass"]
@@ -118,6 +118,7 @@ def _row(measurement: Measurement, dense: Measurement | None) -> dict[str, Any]:
         "flags": ", ".join(str(f) for f in measurement.flags),
         "samples": len(measurement.samples_s),
         "prep_s": math.nan if measurement.prep_s is None else measurement.prep_s,
+        "peak_bytes": measurement.detail.get("peak_bytes", math.nan),
         "rounds": str(measurement.detail.get("rounds") or cell.cell_id),
         "rounds_rejected": int(measurement.detail.get("rounds_rejected") or 0),
     }

@@ -25,6 +25,9 @@ LEAST_ROUNDS = 30
 # A round in which the reference itself slows by more than this says nothing of the others.
 STALL = 1.15
 FLUSH_BYTES = 256 * 2**20
+# About 0.2 ms: the two launches of a wgrad take the host about half of it. Without a spin the
+# device waits for the host inside the span, and a small kernel's time is Python's.
+SPIN_CYCLES = 400_000
 Run = Callable[[], object]
 
 
@@ -74,6 +77,7 @@ class CudaClock:
         total_ms = 0.0
         for _ in range(repeats):
             self._flush.zero_()
+            torch.cuda._sleep(SPIN_CYCLES)  # until everything below is queued
             self._start.record()
             run()
             self._stop.record()

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
+import pandas as pd
+
 from bench.frames import groups
 from bench.records import Flag
 from reports.data import ReportData
@@ -92,6 +94,15 @@ def _timing(data: ReportData) -> Iterator[str]:
             f"Compiling, indexing and packing is never inside a time; it took "
             f"{duration(prep.median())} a cell (median), {duration(prep.max())} at most."
         )
+
+    yield from _memory(ok)
+
+
+def _memory(ok: pd.DataFrame) -> Iterator[str]:
+    peaks = ok[ok["peak_bytes"].notna()].groupby("impl")["peak_bytes"].max()
+    if len(peaks):
+        each = ", ".join(f"{name} {value / 2**20:,.0f} MiB" for name, value in peaks.items())
+        yield f"Device memory beyond a pass's inputs, its output included, at most: {each}."
 
 
 def _ratios(data: ReportData) -> Iterator[str]:

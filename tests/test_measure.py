@@ -240,3 +240,14 @@ def test_noise_is_flagged_not_failed(fake, monkeypatch):
     (found,) = measure.measure_case(make_case(), ["block_sparse"], CpuClock(), rule, "env")
     assert found.status is Status.OK
     assert Flag.NOISY in found.flags
+
+
+def test_device_memory_is_noted(monkeypatch):
+    figures = {"memory_allocated": 100, "max_memory_allocated": 164}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: figures.update(reset=1))
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: figures[name])
+    on_cpu, on_cuda = {}, {}
+    with measure.watched_memory("cpu", on_cpu), measure.watched_memory("cuda", on_cuda):
+        pass
+    assert (on_cpu, on_cuda, figures["reset"]) == ({}, {"peak_bytes": 64}, 1)

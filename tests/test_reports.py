@@ -247,11 +247,12 @@ def test_two_recipes_and_two_blocks_are_told_apart_by_what_differs(tmp_path):
 
 def test_rounds_that_cells_share_are_rejected_once(tmp_path):
     stored = [
-        replace(m, detail={"rounds": m.cell.case_id, "rounds_rejected": 2})
+        replace(m, detail={"rounds": m.cell.case_id, "rounds_rejected": 2, "peak_bytes": 3 << 20})
         for m in synthetic.sweep()[:8]  # two cases, four implementations each
     ]
     text = text_of(build_report(synthetic.write(tmp_path, stored)).html)
     assert "the dense reference itself had slowed down: 4." in text
+    assert "its output included, at most: block_sparse 3 MiB, dense 3 MiB" in text
 
 
 def test_nothing_stored_is_an_error_that_says_so(tmp_path):

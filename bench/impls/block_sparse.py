@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from bench.problem import Prepared, Problem
+from hrbp_core.kernels import gpu
+from hrbp_core.kernels import problem as gpu_problem
 from hrbp_core.ops import index_tensors
 from hrbp_core.shapes import Pass
 
@@ -47,7 +51,22 @@ def prepare(problem: Problem) -> Prepared:
         return ops.wgrad(dy_in(), x_in(), *tables, *tail)
 
     run = {Pass.FPROP: fprop, Pass.DGRAD: dgrad, Pass.WGRAD: wgrad}[problem.case.conv_pass]
-    detail = {"backend": "torch grouped convolution", "pattern": pattern.content_hash[:16]}
+    detail = {**_backend(problem), "pattern": pattern.content_hash[:16]}
     if problem.case.conv_pass is Pass.WGRAD:
         return Prepared(run, True, pattern.unpack, detail)
     return Prepared(run, True, detail=detail)
+
+
+def _backend(problem: Problem) -> dict[str, Any]:
+    """Return what runs a case, and in which tile."""
+    shape, case = problem.case.shape, problem.case
+    if not problem.x.is_cuda or problem.x.dtype == torch.float64:
+        return {"backend": "torch grouped convolution"}
+    single = problem.x.dtype == torch.float32
+    inner = gpu_problem.Problem(
+        shape.filter_shape, problem.pattern.block, problem.geometry, shape.N, (shape.H, shape.W),
+        case.entries, gpu.precision() if single else "ieee",
+    )  # fmt: skip
+    device = gpu.processors(problem.x.get_device())
+    tile = gpu.default_tile(case.conv_pass, inner, problem.x.dtype, device)
+    return {"backend": "triton", "tile": tile.name, "tile_from": "default"}
