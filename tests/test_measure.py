@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bench import impls, measure
-from bench.problem import EPS, Prepared, Problem, Unsupported, is_right
+from bench.impls import block_sparse
+from bench.problem import EPS, Prepared, Problem, Unsupported, is_right, pattern_of
 from bench.records import Case, Flag, Recipe, Status
 from bench.timing import CpuClock, StopRule
 from hrbp_core.shapes import ConvShape, Pass
@@ -240,6 +242,22 @@ def test_noise_is_flagged_not_failed(fake, monkeypatch):
     (found,) = measure.measure_case(make_case(), ["block_sparse"], CpuClock(), rule, "env")
     assert found.status is Status.OK
     assert Flag.NOISY in found.flags
+
+
+def test_the_tile_of_a_gpu_case_is_named():
+    detail = block_sparse.triton_backend(Problem.of(make_case()), -1)
+    assert detail["backend"] == "triton"
+    assert detail["precision"] == "tf32"
+    assert detail["tile"].endswith(("s3", "s4"))
+
+
+def test_a_block_without_gpu_kernels_is_skipped():
+    recipe = Recipe(method="aligned", density=0.5, block=(8, 8))
+    pattern = pattern_of((32, 32, 3, 3), recipe)
+    shape = ConvShape(2, 32, 6, 5, 32, 3, 3, padding=(1, 1))
+    case = replace(make_case(), recipe=recipe, shape=shape, entries=len(pattern.entries))
+    with pytest.raises(Unsupported, match="of 16, 32, 64, 128 on a GPU, got 8 and 8"):
+        block_sparse.triton_backend(Problem.of(case), -1)
 
 
 def test_device_memory_is_noted(monkeypatch):

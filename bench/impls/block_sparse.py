@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.problem import Prepared, Problem
+from bench.problem import Prepared, Problem, Unsupported
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels import problem as gpu_problem
+from hrbp_core.kernels.limits import check_problem
 from hrbp_core.ops import index_tensors
 from hrbp_core.shapes import Pass
 
@@ -59,14 +60,26 @@ def prepare(problem: Problem) -> Prepared:
 
 def _backend(problem: Problem) -> dict[str, Any]:
     """Return what runs a case, and in which tile."""
-    shape, case = problem.case.shape, problem.case
     if not problem.x.is_cuda or problem.x.dtype == torch.float64:
         return {"backend": "torch grouped convolution"}
-    single = problem.x.dtype == torch.float32
+    return triton_backend(problem, problem.x.get_device())
+
+
+def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
+    """Return the tile that the Triton kernels take.
+
+    Raises:
+        Unsupported: no kernel for the case, or for the device.
+    """
+    shape, case, dtype = problem.case.shape, problem.case, problem.x.dtype
     inner = gpu_problem.Problem(
         shape.filter_shape, problem.pattern.block, problem.geometry, shape.N, (shape.H, shape.W),
-        case.entries, gpu.precision() if single else "ieee",
+        case.entries, gpu.precision() if dtype == torch.float32 else "ieee",
     )  # fmt: skip
-    device = gpu.processors(problem.x.get_device())
-    tile = gpu.default_tile(case.conv_pass, inner, problem.x.dtype, device)
-    return {"backend": "triton", "tile": tile.name, "tile_from": "default"}
+    try:
+        check_problem(inner, dtype, device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise Unsupported(str(error)) from error
+    tile = gpu.default_tile(case.conv_pass, inner, dtype, gpu.processors(device))
+    detail = {"backend": "triton", "tile": tile.name, "tile_from": "default"}
+    return detail | ({"precision": inner.precision} if dtype == torch.float32 else {})
