@@ -117,10 +117,10 @@ _GATHER: dict[tuple[str, int], tuple[GatherTile, ...]] = {
     ("tf32", 32): (GatherTile(64, 32, 4, 4, False), GatherTile(128, 32, 4, 3, False)),
     ("tf32", 64): (GatherTile(64, 32, 4, 3, False), GatherTile(128, 32, 4, 3, True)),
     ("tf32", 128): (GatherTile(64, 32, 8, 3, True), GatherTile(128, 32, 8, 3, True)),
-    ("ieee", 16): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 4, 3, False)),
+    ("ieee", 16): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 8, 3, False)),
     ("ieee", 32): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 4, 3, False)),
-    ("ieee", 64): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 8, 3, False)),
-    ("ieee", 128): (GatherTile(64, 16, 8, 3, False), GatherTile(128, 16, 8, 3, False)),
+    ("ieee", 64): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 4, 3, False)),
+    ("ieee", 128): (GatherTile(64, 16, 4, 3, False), GatherTile(128, 16, 8, 3, False)),
 }
 _WGRAD: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("half", 16): (WgradTile(64, 64, 4, 4, False),),
@@ -136,7 +136,7 @@ _WGRAD: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("ieee", 64): (WgradTile(64, 32, 4, 3, True),),
     ("ieee", 128): (WgradTile(64, 32, 8, 3, True),),
 }
-_GATHER_FALLBACK = GatherTile(64, 16, 8, 1, False, fallback=True)
+_GATHER_FALLBACK = GatherTile(32, 16, 8, 1, False, fallback=True)
 _WGRAD_FALLBACK = WgradTile(32, 16, 8, 1, False, fallback=True)
 
 

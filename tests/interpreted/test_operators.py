@@ -112,6 +112,31 @@ def test_unused_channels_and_sentinels_are_never_read() -> None:
     assert not dx[:, 16:32].any()
 
 
+@pytest.mark.parametrize("block", [(16, 16), (32, 32)])
+def test_a_glued_step_ends_with_its_list(block: tuple[int, int]) -> None:
+    """What lies behind a short list belongs to others: their NaN must not be seen."""
+    size = block[0]
+    kept = torch.tensor([[True, False, False], [False, True, True], [False, False, True]])
+    groups = torch.arange(3 * size, dtype=torch.int32).view(3, size)
+    pattern = BlockPattern.from_blocks((3 * size, 3 * size, 1, 1), block, groups, groups, kept)
+    weight = torch.randn(pattern.shape).half()  # 64 numbers a step: 4 blocks, or 2
+    weight[1] = weight[size:] = float("nan")  # a filter of the first group, and all others
+    values = pattern.pack(weight)
+    x, dy = torch.randn(2, 1, 3 * size, 3, 3).half()
+    x[:, size:] = float("nan")
+    y = block_sparse_conv2d(x, values, pattern)
+    assert y[:, 1:2].isnan().all()
+    assert y[:, [0, *range(2, size)]].isfinite().all()
+    dy[:, size:] = float("nan")
+    clean = pattern.pack(weight.nan_to_num(1.0))
+    tables = launch_tables(pattern, (1, 1), (0, 0), (1, 1))
+    where = (tables, (3, 3), pattern.shape, block, ((1, 1), (0, 0), (1, 1)))
+    assert gpu.dgrad(dy, clean, *where)[:, :size].isfinite().all()
+    dy[:, 1] = 0
+    weight[1] = 0
+    assert gpu.dgrad(dy, pattern.pack(weight), *where)[:, :size].isfinite().all()
+
+
 def test_the_same_bits_every_time() -> None:
     problem = sized((16, 32), size=(9, 8), n=3, stride=(2, 1))
     tensors = problem.tensors(torch.float32)
