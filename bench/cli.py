@@ -13,11 +13,15 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from bench import cli_device, cli_profile
+
 app = typer.Typer(
     help="Measure block-sparse convolution against dense and against other sparse forms.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+cli_device.register(app)
+cli_profile.register(app)
 T = TypeVar("T")
 
 

@@ -111,7 +111,10 @@ def _gpu_facts() -> dict[str, Any]:
 
 
 def _revision() -> tuple[str | None, bool | None]:
-    """Return (commit, uncommitted changes) of the checkout, or Nones outside one."""
+    """Return (commit, uncommitted changes) of the checkout.
+
+    Outside one the commit is what HRBP_COMMIT says: a copy of the files knows none.
+    """
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -123,7 +126,7 @@ def _revision() -> tuple[str | None, bool | None]:
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return os.environ.get("HRBP_COMMIT") or None, None
 
 
 def _version(module: str) -> str | None:

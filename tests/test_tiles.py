@@ -33,8 +33,9 @@ KINDS = ("half", "tf32", "ieee")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("conv_pass", Pass)
 def test_every_accepted_block_has_tiles(conv_pass: Pass, kind: str) -> None:
-    for block, aligned, taps in itertools.product(PAIRS, (True, False), (1, 9, 49)):
-        tiles = legal(conv_pass, kind, block, aligned, taps)
+    cases = itertools.product(PAIRS, (True, False), (1, 9, 49), (80, 90, 100))
+    for block, aligned, taps, capability in cases:
+        tiles = legal(conv_pass, kind, block, aligned, taps, capability)
         assert tiles
         assert len({t.name for t in tiles}) == len(tiles)
         assert all(t.fallback != aligned for t in tiles)
@@ -47,6 +48,16 @@ def test_every_accepted_block_has_tiles(conv_pass: Pass, kind: str) -> None:
             else:
                 assert tile.reduce <= MAX_GLUE * other
                 assert tile.out_on_m is False or own >= 64 or tile.fallback
+
+
+def test_ampere_takes_smaller_tiles_where_hoppers_would_spill() -> None:
+    hopper, ampere = (
+        {t.name for t in legal(Pass.FPROP, "half", (64, 64), capability=c)} for c in (90, 86)
+    )
+    assert hopper
+    assert ampere
+    assert hopper.isdisjoint(ampere)
+    assert gpu.capability(-1) == 90
 
 
 @pytest.mark.parametrize("block", [(8, 16), (16, 48), (256, 64), (0, 16)])

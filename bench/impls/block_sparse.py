@@ -80,6 +80,7 @@ def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
         check_problem(inner, dtype, device)
     except (RuntimeError, TypeError, ValueError) as error:
         raise Unsupported(str(error)) from error
-    tile = gpu.default_tile(case.conv_pass, inner, dtype, gpu.processors(device))
+    made_for = gpu.processors(device), gpu.capability(device)
+    tile = gpu.default_tile(case.conv_pass, inner, dtype, *made_for)
     detail = {"backend": "triton", "tile": tile.name, "tile_from": "default"}
     return detail | ({"precision": inner.precision} if dtype == torch.float32 else {})

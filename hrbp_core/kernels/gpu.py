@@ -22,6 +22,7 @@ from torch import Tensor
 from hrbp_core.kernels.limits import check_dy, check_problem
 from hrbp_core.kernels.problem import CL, Problem, new_output
 from hrbp_core.kernels.tiles import (
+    HOPPER,
     GatherTile,
     Tile,
     WgradTile,
@@ -170,29 +171,40 @@ def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) ->
     if tile is None:
         key = conv_pass, like.dtype, like.get_device()
         if key not in problem.kept:
+            device = _device(like)
             problem.kept[key] = default_tile(
-                conv_pass, problem, like.dtype, processors(_device(like))
+                conv_pass, problem, like.dtype, processors(device), capability(device)
             )
         return cast(Tile, problem.kept[key])
-    allowed = legal_tiles(conv_pass, problem, like.dtype)
+    allowed = legal_tiles(conv_pass, problem, like.dtype, capability(_device(like)))
     if tile not in allowed:
         names = ", ".join(t.name for t in allowed)
         raise ValueError(f"expected a legal tile, one of {names}; got {tile}")
     return tile
 
 
-def legal_tiles(conv_pass: Pass, problem: Problem, dtype: torch.dtype) -> tuple[Tile, ...]:
-    """Return the tiles that a problem may use."""
+def legal_tiles(
+    conv_pass: Pass, problem: Problem, dtype: torch.dtype, capability: int = HOPPER
+) -> tuple[Tile, ...]:
+    """Return the tiles that a problem may use on a device of this compute capability."""
     kind = "ieee" if dtype == torch.float64 else arithmetic(dtype, problem.precision)
     aligned = problem.shape[0] % 8 == 0 and problem.shape[1] % 8 == 0
-    return legal(conv_pass, kind, problem.block, aligned, problem.shape[2] * problem.shape[3])
+    taps = problem.shape[2] * problem.shape[3]
+    return legal(conv_pass, kind, problem.block, aligned, taps, capability)
 
 
-def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, processors: int) -> Tile:
+def default_tile(
+    conv_pass: Pass,
+    problem: Problem,
+    dtype: torch.dtype,
+    processors: int,
+    capability: int = HOPPER,
+) -> Tile:
     """Return the tile for a problem, by geometry and density.
 
     Args:
         processors: multiprocessors of the device.
+        capability: its compute capability, 90 for an H100.
     """
     stride = problem.geometry[0]
     if conv_pass is Pass.DGRAD:
@@ -204,7 +216,7 @@ def default_tile(conv_pass: Pass, problem: Problem, dtype: torch.dtype, processo
         slots = problem.groups[0]
     if conv_pass is Pass.WGRAD:
         slots = max(1, problem.entries * problem.block[1] // 64)
-    tiles = legal_tiles(conv_pass, problem, dtype)
+    tiles = legal_tiles(conv_pass, problem, dtype, capability)
     return pick(tiles, problem.batch * pixels, slots, processors)
 
 
@@ -214,6 +226,15 @@ def processors(device: int) -> int:
     if device < 0:
         return INTERPRETED_PROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@lru_cache(maxsize=64)
+def capability(device: int) -> int:
+    """Return the device's compute capability, 90 for an H100; an interpreted one is Hopper."""
+    if device < 0:
+        return HOPPER
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor, device: int) -> int:

@@ -136,6 +136,15 @@ _WGRAD: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("ieee", 64): (WgradTile(64, 32, 4, 3, True),),
     ("ieee", 128): (WgradTile(64, 32, 8, 3, True),),
 }
+# Before Hopper (mma.sync) both operands pass through registers, and these replace what would spill.
+HOPPER = 90
+_GATHER_AMPERE: dict[tuple[str, int], tuple[GatherTile, ...]] = {
+    ("half", 64): (GatherTile(64, 64, 4, 3, False), GatherTile(128, 32, 8, 4, False)),
+    ("half", 128): (GatherTile(64, 64, 4, 4, True), GatherTile(128, 64, 8, 3, True)),
+}
+_WGRAD_AMPERE: dict[tuple[str, int], tuple[WgradTile, ...]] = {
+    ("half", 16): (WgradTile(64, 32, 4, 4, False),),
+}
 _GATHER_FALLBACK = GatherTile(32, 16, 8, 1, False, fallback=True)
 _WGRAD_FALLBACK = WgradTile(32, 16, 8, 1, False, fallback=True)
 
@@ -166,7 +175,12 @@ def check_block(block: Pair) -> None:
 
 
 def legal(
-    conv_pass: Pass, kind: str, block: Pair, aligned: bool = True, taps: int = 9
+    conv_pass: Pass,
+    kind: str,
+    block: Pair,
+    aligned: bool = True,
+    taps: int = 9,
+    capability: int = HOPPER,
 ) -> tuple[Tile, ...]:
     """Return the tiles that may be used, from small to large.
 
@@ -175,14 +189,19 @@ def legal(
         block: (block_k, block_c), each of ``BLOCKS``.
         aligned: both channel counts are divisible by 8; otherwise there is one fallback tile.
         taps: R * S; above 32 a pixel's set of taps takes 64 bits, and the largest tiles spill.
+        capability: compute capability of the device, 80 for an A100, 90 for an H100.
     """
     check_block(block)
     block_k, block_c = block
     if conv_pass is Pass.WGRAD:
-        tiles: Iterable[WgradTile] = _WGRAD[kind, block_k] if aligned else (_WGRAD_FALLBACK,)
+        smaller = _WGRAD_AMPERE if capability < HOPPER else {}
+        known = smaller.get((kind, block_k)) or _WGRAD[kind, block_k]
+        tiles: Iterable[WgradTile] = known if aligned else (_WGRAD_FALLBACK,)
         return tuple(t for t in tiles if t.columns <= MAX_RUN * block_c)
     out, reduced = (block_k, block_c) if conv_pass is Pass.FPROP else (block_c, block_k)
-    found = _GATHER[kind, out] if aligned else (_GATHER_FALLBACK,)
+    fewer = _GATHER_AMPERE if capability < HOPPER else {}
+    every = fewer.get((kind, out)) or _GATHER[kind, out]
+    found = every if aligned else (_GATHER_FALLBACK,)
     most = 256 if taps <= 32 else 128
     return tuple(t for t in found if t.reduce <= MAX_GLUE * reduced and t.pixels <= most)
 
