@@ -18,6 +18,7 @@ from torch.nn import grad as gradients
 from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels.tiles import BLOCKS
+from hrbp_core.launch_tables import launch_tables
 from tests.cpu_checks import BOTH, Results, check, through_autograd
 from tests.kernel_checks import check_kernels, kernel_problems, kernels, sized
 from tests.pattern_samples import Problem, random_pattern
@@ -183,6 +184,30 @@ def test_running_out_of_memory_says_how_much_and_goes_on() -> None:
     del x
     torch.cuda.empty_cache()
     assert block_sparse_conv2d(torch.randn(1, 16, 4, 4, device="cuda"), values, pattern).numel()
+
+
+@pytest.mark.parametrize("name", ["fprop", "dgrad", "wgrad"])
+def test_memory_beyond_inputs_and_output(name: str) -> None:
+    """At most a tenth of x or 64 MiB, whichever is more."""
+    pattern = random_pattern((256, 256, 3, 3), (64, 64), 2, "diagonal")
+    geometry = ((1, 1), (1, 1), (1, 1))
+    x, dy = torch.randn(2, 32, 256, 28, 28, device="cuda").bfloat16()
+    x, dy = (t.contiguous(memory_format=CL) for t in (x, dy))
+    values = torch.randn(pattern.values_shape, device="cuda").bfloat16()
+    where = (pattern.shape, pattern.block, geometry)
+    tables = launch_tables(pattern, *geometry).cuda()
+    run = {
+        "fprop": lambda: gpu.fprop(x, values, None, tables, *where),
+        "dgrad": lambda: gpu.dgrad(dy, values, tables, (28, 28), *where),
+        "wgrad": lambda: gpu.wgrad(dy, x, tables, len(pattern.entries), *where),
+    }[name]
+    run()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out = run()
+    extra = torch.cuda.max_memory_allocated() - before - out.numel() * out.element_size()
+    assert extra <= max(x.numel() * 2 // 10, 64 * 2**20)
 
 
 @pytest.mark.skipif(
