@@ -5,15 +5,17 @@ Nothing here is a measurement. A profile on a live device is not there yet.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -249,6 +251,14 @@ def _begin() -> None:
     """Leave the other cores, and an interrupt, to the process that waits."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool whose owner was killed would wait for ever."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def floor(case: Case, rate_tflops: float | None, bandwidth_tbs: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional
 
-from hrbp_core import block_sparse_conv2d, ops
+from hrbp_core import block_sparse_conv2d, operators
 from hrbp_core.launch_tables import launch_tables
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.shapes import ConvShape
@@ -119,7 +119,7 @@ def test_only_what_is_needed_is_computed(needed: str, monkeypatch: pytest.Monkey
     def unwanted(*args: object) -> Tensor:
         raise AssertionError
 
-    monkeypatch.setattr(ops.cpu, "wgrad" if needed == "x" else "dgrad", unwanted)
+    monkeypatch.setattr(operators.cpu, "wgrad" if needed == "x" else "dgrad", unwanted)
     x, values = (t.detach() for t in inputs("padded", False))
     tensor = {"x": x, "values": values}[needed].requires_grad_()
     (gradient,) = torch.autograd.grad(convolve("padded", x, values).sum(), tensor)
@@ -252,9 +252,9 @@ def test_errors(change: dict, error: type[Exception], message: str) -> None:
 
 
 def test_importing_again_registers_nothing_twice() -> None:
-    assert importlib.import_module("hrbp_core.ops") is ops
+    assert importlib.import_module("hrbp_core.operators") is operators
     assert "block_sparse_conv2d" in dir(importlib.import_module("hrbp_core"))
-    source = inspect.getsource(ops)
+    source = inspect.getsource(operators)
     assert source.count('Library("hrbp", "DEF")') == 1
 
 

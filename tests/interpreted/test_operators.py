@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn import grad as gradients
 
-from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d, ops
+from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d, operators
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels.tiles import GatherTile
 from hrbp_core.launch_tables import launch_tables
@@ -23,7 +24,7 @@ GEOMETRY = ((2, 1), (1, 2), (1, 2))
 @pytest.fixture(autouse=True)
 def through_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Send the operators' CPU tensors to the kernels, as if they were on a GPU."""
-    monkeypatch.setattr(ops, "_has_kernels", lambda x: True)
+    monkeypatch.setattr(operators, "has_kernels", lambda x: True)
     gpu.conversions.clear()
     yield
     gpu.conversions.clear()
@@ -180,6 +181,15 @@ class TestLayouts:
     def test_another_is_copied_once(self, x: Tensor) -> None:
         self.step(x)
         assert gpu.conversions.total() == 1
+
+    def test_a_gradient_of_another_layout_is_copied_once(self) -> None:
+        pattern = BlockPattern.dense((16, 16, 1, 1), 16)
+        values = torch.randn(pattern.values_shape, requires_grad=True)
+        x = torch.randn(2, 16, 4, 4).to(memory_format=CL).requires_grad_()
+        dy = torch.randn(2, 16, 4, 4)
+        dx, _ = torch.autograd.grad(block_sparse_conv2d(x, values, pattern), (x, values), dy)
+        torch.testing.assert_close(dx, gradients.conv2d_input(x.shape, pattern.unpack(values), dy))
+        assert gpu.conversions == {"dy": 1}
 
     def test_memory_off_its_boundary_is_copied(self) -> None:
         flat = torch.randn(2 * 16 * 16 + 1)[1:]
