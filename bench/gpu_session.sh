@@ -5,6 +5,7 @@ set -euo pipefail
 readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_LEFT=3
 readonly MOST_BYTES=$((16 * 1024 * 1024)) # of the archive
 readonly LEAST_STEP_S=5                   # no step starts with less
+readonly SLOW_TESTS="half_precision or float32 or autograd or every_block" # hundreds of kernels
 readonly FIRST_LAYERS=conv4_3x3,conv3_3x3,conv5_3x3
 readonly LEFT="left for another call" # what a step that stopped by itself says
 readonly STAGES="check ceilings sweep report all"
@@ -24,7 +25,7 @@ that ended well are skipped, unless the kernels or their tests have changed sinc
   --archive FILE   where all of DIR is packed, after each step (default: DIR/results.tar.zst, or
                    .gz where there is no zstd); at most 16 MiB
   --device DEVICE  cuda or cpu, where kernels are interpreted: to try the script (default: cuda)
-  --no-install     install nothing: use the python3 at hand (or HRBP_PYTHON)
+  --no-install     install nothing: use the python3 at hand (or HRBP_PYTHON), as where nothing is missing
   --dry-run        print every command with its time limit, and run none
   --help           this text
 
@@ -85,15 +86,16 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
     done <<'EOF'
 machine 20 check,ceilings,sweep,cuda,cpu
 doctor 20 check,cuda,cpu
-tiles-first 110 check,cuda,cpu
-tests 95 check,cuda,cpu
-sanitizer 40 check,cuda
+tiles-first 105 check,cuda,cpu
+tests-first 45 check,cuda,cpu
+sweep-first 70 check,sweep,cuda,cpu
 ceilings 35 check,ceilings,cuda,cpu
-sweep-first 60 check,sweep,cuda,cpu
+tests 60 check,cuda,cpu
+sanitizer 35 check,cuda
 sweep-bfloat16 60 check,sweep,cuda,cpu
-sweep-float16 35 check,sweep,cuda
+sweep-float16 30 check,sweep,cuda
 report 20 check,sweep,report,cuda,cpu
-tiles-rest 45 check,cuda,cpu
+tiles-rest 40 check,cuda,cpu
 EOF
 }
 
@@ -108,6 +110,7 @@ wanted() { # STAGES AND DEVICES of a step: whether it was asked for
 
 command_of() { # STEP LIMIT: sets command
     local run=("$python" -m bench run --suite quick --device "$device" --out "$out/sweep")
+    local tests=("$python" -m pytest tests/test_gpu.py -m gpu -v --durations 15)
     local tiles=("$python" -m bench check --device cuda --out "$out") half=bfloat16 soon
     # a little before the limit, so that it stops by itself and tells what is left
     soon=$(awk -v s="$2" 'BEGIN { printf "%.2f", (s > 60 ? s - 20 : s * 0.6) / 60 }')
@@ -117,14 +120,15 @@ command_of() { # STEP LIMIT: sets command
     fi
     case $1 in
     machine) # shellcheck disable=SC2016 # "$0" is for that bash
-        command=(bash -c 'nvidia-smi -L; nvidia-smi; "$0" -VV; uname -a; "$0" -m pip list || :' "$python")
+        command=(bash -c 'nvidia-smi -L; nvidia-smi; "$0" -VV; uname -a; "$0" -c "import torch, triton"; "$0" -m pip list || :' "$python")
         ;;
     doctor) command=("$python" -m bench doctor) ;;
     tiles-first) command=("${tiles[@]}" --quick --minutes "$soon") ;;
     tiles-rest) command=("${tiles[@]}" --minutes "$soon") ;;
-    tests) command=("$python" -m pytest -m gpu -q --continue-on-collection-errors --durations 15 --junitxml "$out/tests.xml") ;;
+    tests-first) command=("${tests[@]}" -k "not ($SLOW_TESTS)" --junitxml "$out/tests-first.xml") ;;
+    tests) command=(env HRBP_GPU_EXAMPLES=10 "${tests[@]}" ${spread:+-n 8} -k "$SLOW_TESTS" --junitxml "$out/tests.xml") ;;
     sanitizer) # our three passes on one block, in one process, each allocation a block of its own
-        command=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${sanitizer:-compute-sanitizer}" --tool memcheck --error-exitcode 9
+        command=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${sanitizer:-compute-sanitizer}" --tool memcheck --report-api-errors no --error-exitcode 9
             "$python" -m bench check --device cuda --out "$out/sanitizer" --quick --jobs 0
             --dtypes bfloat16 --blocks 64)
         ;;
@@ -165,8 +169,7 @@ run_step() { # STEP LIMIT: sets code
     wait "$child" || code=$?
     child=""
     [ "$1" != machine ] || cp -- "$log" "$out/machine.txt"
-    tail -n 12 -- "$log"
-    printf '%s\t%s\t%s\t%s\n' "$1" "$code" "$((SECONDS - start))" "$2" >>"$out/steps.tsv"
+    tail -n 12 -- "$log" && printf '%s\t%s\t%s\t%s\n' "$1" "$code" "$((SECONDS - start))" "$2" >>"$out/steps.tsv"
 }
 
 run_all_steps() {
@@ -204,8 +207,7 @@ pack() { # all of DIR, or its smaller files where that is too much
         [ "$(wc -c <"$archive.part")" -gt "$MOST_BYTES" ] || break
         echo "note: the archive is above 16 MiB; larger files are left out of it"
     done
-    rm -f -- "$list"
-    mv -f -- "$archive.part" "$archive"
+    rm -f -- "$list" && mv -f -- "$archive.part" "$archive"
     return "$status"
 }
 
@@ -234,7 +236,7 @@ print(*(name for name in names.split() if find_spec(name) is None))'
 
 make_ready() {
     local lacks
-    if [ "$install" = yes ]; then
+    if [ "$install" = yes ] && [ -n "$(missing)" ]; then # where nothing is missing, pip may find no network
         [ -x .venv/bin/python ] || "$python" -m venv .venv || stop "$python cannot make .venv; install its venv module"
         python=$PWD/.venv/bin/python
         if [ -n "$(missing)" ]; then
@@ -243,8 +245,8 @@ make_ready() {
             "$python" -m pip install -q -c constraints.txt -e '.[test]' || stop "pip could not install the rest"
         fi
     fi
-    lacks=$(missing) || stop "expected $python to run, it does not"
-    [ -z "$lacks" ] || stop "$python lacks ${lacks// /, }: leave --no-install out, or install '.[test]' there"
+    lacks=$(missing) || stop "expected $python to run, it does not"; [ -z "$lacks" ] || stop "$python lacks ${lacks// /, }: leave --no-install out, or install '.[test]' there"
+    if "$python" -c 'from importlib.util import find_spec as f; raise SystemExit(not f("xdist"))'; then spread=yes; fi
     [ "$device" = cpu ] || timeout 180 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         stop "expected a CUDA device, found none (torch.cuda.is_available() is false); --dry-run shows what would run"
 }
@@ -276,7 +278,7 @@ main() {
     find_python
     cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
     sanitizer=$(command -v compute-sanitizer || compgen -G '/usr/local/cuda*/bin/compute-sanitizer' | head -n 1 || true)
-    packer=gzip child="" spent=0 left=() failed=()
+    packer=gzip child="" spread="" spent=0 left=() failed=()
     if command -v zstd >/dev/null; then packer=zstd; fi
     [ -n "$archive" ] || archive=$out/results.tar.$([ "$packer" = zstd ] && echo zst || echo gz)
     plan
@@ -285,9 +287,7 @@ main() {
         stop "cannot write to $out or to the folder of $archive: name others with --out DIR, --archive FILE"
     make_ready
     keep_caches_here
-    trap finish EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap finish EXIT && trap 'exit 130' INT && trap 'exit 143' TERM HUP
     set_old_aside
     run_all_steps
     say "step, exit code, seconds, limit"

@@ -47,9 +47,9 @@ def kernels(
 
 
 def check_kernels(
-    problem: Problem, dtype: torch.dtype, device: str = "cpu", slack: float = 0.0, **tiles: Any
+    problem: Problem, dtype: torch.dtype, device: str = "cpu", cut: float = 0.0, **tiles: Any
 ) -> None:
-    check(problem, dtype, partial(kernels, **tiles), device, slack)
+    check(problem, dtype, partial(kernels, **tiles), device, cut)
 
 
 def sized(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = [
-    "machine", "doctor", "tiles-first", "tests", "sanitizer", "ceilings", "sweep-first",
-    "sweep-bfloat16", "sweep-float16", "report", "tiles-rest",
+    "machine", "doctor", "tiles-first", "tests-first", "sweep-first", "ceilings", "tests",
+    "sanitizer", "sweep-bfloat16", "sweep-float16", "report", "tiles-rest",
 ]  # fmt: skip
 # Writes down what it was asked; fails, says something or takes its time where a test wants it so.
 STUB = """#!/usr/bin/env bash

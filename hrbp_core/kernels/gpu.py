@@ -53,6 +53,7 @@ def fprop(
     from hrbp_core.kernels import fprop as kernel
 
     x, values = dense(x, "x"), dense_rows(values)
+    bias = None if bias is None else bias.contiguous()  # an expanded one has no stride
     problem = _problem(x, values, tables, shape, block, geometry, x.shape[2:])
     tile = cast(GatherTile, _tile(Pass.FPROP, problem, x, tile))
     out = new_output(x, len(x), problem.shape[0], problem.out_size)

@@ -67,9 +67,10 @@ class Problem:
 
     @cached_property
     def wide(self) -> bool:
-        """True when an offset into x or y can pass 2**31."""
-        image = max(self.shape[1] * math.prod(self.size), self.shape[0] * math.prod(self.out_size))
-        return self.batch * image >= WIDE
+        """True when an offset into x or y can pass 2**31, before its tap's shift is added too."""
+        stride = self.geometry[0]
+        extents = [max(self.size[i], self.out_size[i] * stride[i]) for i in (0, 1)]
+        return self.batch * max(self.shape[:2]) * math.prod(extents) >= WIDE
 
 
 def unit(channels: int) -> int:

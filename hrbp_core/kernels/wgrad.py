@@ -21,11 +21,12 @@ from hrbp_core.kernels.tiles import WgradTile
 from hrbp_core.launch_tables import RUNS
 
 SIZES = (
-    "records_at", "starts_at", "tiles_at", "pixels", "chunk", "part",
+    "records_at", "starts_at", "tiles_at", "pixels", "chunk", "entries",
     "grid_hw", "grid_w", "hw_mult", "hw_shift", "w_mult", "w_shift",
     "in_h", "in_w", "in_units", "out_units", "step_h", "step_w",
 )  # fmt: skip
 SUM_BLOCK = 1024
+SUM_UNIT = 256  # the smallest block: 16 x 16
 
 
 @triton.jit
@@ -50,7 +51,7 @@ def entry_columns(
 
 @triton.jit(do_not_specialize=SIZES)
 def wgrad_conv(
-    dy, x, out, tables, records_at, starts_at, tiles_at, pixels, chunk, part,
+    dy, x, out, tables, records_at, starts_at, tiles_at, pixels, chunk, entries,
     grid_hw, grid_w, hw_mult, hw_shift, w_mult, w_shift,
     in_h, in_w, in_units, out_units, step_h, step_w,
     BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, COLUMNS: tl.constexpr, REDUCE: tl.constexpr,
@@ -110,14 +111,16 @@ def wgrad_conv(
         pitch = (last - first) * BLOCK_C
         within = (entry - first) * BLOCK_C + column
         place = first * (BLOCK_K * BLOCK_C) + lane[:, None] * pitch + within[None, :]
-        base = out + tl.program_id(1).to(tl.int64) * part
+        # a product that shows its divisibility: without it every store is of one number
+        base = out + tl.program_id(1).to(tl.int64) * entries * (BLOCK_K * BLOCK_C)
         keep = (within < pitch)[None, :] & (lane >= 0)[:, None]
         tl.store(base + place, acc.to(out.dtype.element_ty), mask=keep)
 
 
-@triton.jit(do_not_specialize=("count", "parts"))
-def sum_parts(parts_at, out, count, parts, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=("units", "parts"))
+def sum_parts(parts_at, out, units, parts, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     """out[i] = parts_at[0, i] + parts_at[1, i] + ..., in this order."""
+    count = units * UNIT
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < count
     total = tl.zeros((BLOCK,), parts_at.dtype.element_ty)  # float32, or float64
@@ -153,8 +156,8 @@ def launches(
     tensors = {"dy": dy, "x": x, "out": out if parts is None else parts, "tables": tables}
     found = [Launch(wgrad_conv, grid, {**tensors, **sizes}, tile.options)]
     if parts is not None:
-        count = {"count": out.numel(), "parts": splits, "BLOCK": SUM_BLOCK}
-        summed = {"parts_at": parts, "out": out, **count}
+        units = {"units": out.numel() // SUM_UNIT, "UNIT": SUM_UNIT, "parts": splits}
+        summed = {"parts_at": parts, "out": out, **units, "BLOCK": SUM_BLOCK}
         found.append(Launch(sum_parts, (-(-out.numel() // SUM_BLOCK),), summed, {"num_warps": 4}))
     return found
 
@@ -171,7 +174,7 @@ def _sizes(
     start, length = problem.at.tiles[RUNS.index(max(1, tile.columns // block_c))]
     return (length * max(1, block_c // tile.columns), splits), {
         "records_at": problem.at.records, "starts_at": problem.at.starts, "tiles_at": start,
-        "pixels": pixels, "chunk": chunk, "part": problem.entries * block_k * block_c,
+        "pixels": pixels, "chunk": chunk, "entries": problem.entries,
         **pixel_args(problem.out_size),
         "in_h": problem.size[0], "in_w": problem.size[1], "in_units": c // unit(c),
         "out_units": k // unit(k), "step_h": stride[0], "step_w": stride[1],

@@ -68,6 +68,14 @@ def test_second_derivatives(with_bias: bool) -> None:
     assert torch.autograd.gradgradcheck(call, inputs, fast_mode=True)
 
 
+def test_a_bias_of_any_stride() -> None:
+    pattern = BlockPattern.dense((32, 16, 1, 1), 16)
+    x, values = torch.randn(1, 16, 2, 2), torch.randn(pattern.values_shape)
+    for bias in (torch.randn(1).expand(32), torch.randn(64)[::2]):
+        y = block_sparse_conv2d(x, values, pattern, bias)
+        torch.testing.assert_close(y, functional.conv2d(x, pattern.unpack(values), bias))
+
+
 def test_a_module_trains() -> None:
     layer = BlockSparseConv2d(32, 32, 3, padding=1, density=0.5, block=16)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
