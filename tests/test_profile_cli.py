@@ -38,7 +38,7 @@ def profile(*words, **environment):
         ([*LAYER, "--arch", "sm_90,sm_75"], "arch of sm_80, sm_90, sm_100; got 'sm_75'"),
         ([*LAYER, "--arch", ","], "expected --arch as a comma-separated list"),
         (LAYER[:-2], "expected --block and --density with --layer"),
-        ([*LAYER, "--tile", "8x8", "--pass", "wgrad"], "expected a tile of wgrad for this layer, "),
+        ([*LAYER, "--tile", "8x8", "--pass", "wgrad"], "a tile of wgrad for this layer on sm_90, "),
         ([*LAYER, "--dtype", "float64"], "float16, bfloat16, float32; got 'float64'"),
         ([*LAYER, "--density", "0.01"], "pattern that conv4_3x3 can have: density 0.01 is under"),
         ([*LAYER, "--pass", "backward"], "pass of fprop, dgrad, wgrad; got 'backward'"),
@@ -58,7 +58,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, told) -> None:
         ([*LAYER, "--layer", "conv9"], "expected a layer of conv2_3x3, "),
         ([*LAYER, "--arch", "sm_75"], "arch of sm_80, sm_90, sm_100; got 'sm_75'"),
         ([*LAYER, "--block", "48"], "block_c each of 16, 32, 64, 128 on a GPU, got 48 and 48"),
-        ([*LAYER, "--tile", "8x8"], "expected a tile of fprop for this layer, one of 64x64.m.w4"),
+        ([*LAYER, "--tile", "8x8"], "tile of fprop for this layer on sm_90, one of 64x64.m.w4"),
     ],
 )
 def test_bad_input_in_a_shell(words, told) -> None:
