@@ -22,8 +22,27 @@ MAX_SPLITS = 64
 TILED = (torch.float16, torch.bfloat16, torch.float32)
 
 
+class _Common:
+    """What both kinds of tile have."""
+
+    reduce: int
+    warps: int
+    stages: int
+    fallback: bool
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What a launch passes to Triton."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+    def _named(self, extent: int, on_m: bool) -> str:
+        side = "m" if on_m else "n"
+        shape = f"{extent}x{self.reduce}.{side}.w{self.warps}s{self.stages}"
+        return shape + ".fallback" * self.fallback
+
+
 @dataclass(frozen=True)
-class GatherTile:
+class GatherTile(_Common):
     """A tile of fprop (filters x pixels) or dgrad (channels x pixels).
 
     Attributes:
@@ -44,20 +63,13 @@ class GatherTile:
     fallback: bool = False
 
     @property
-    def options(self) -> dict[str, int]:
-        """What a launch passes to Triton."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
-
-    @property
     def name(self) -> str:
         """Short and unique, for tables."""
-        side = "m" if self.out_on_m else "n"
-        shape = f"{self.pixels}x{self.reduce}.{side}.w{self.warps}s{self.stages}"
-        return shape + ".fallback" * self.fallback
+        return self._named(self.pixels, self.out_on_m)
 
 
 @dataclass(frozen=True)
-class WgradTile:
+class WgradTile(_Common):
     """A tile of wgrad (filters x columns); a column is a channel of an entry.
 
     Attributes:
@@ -76,16 +88,9 @@ class WgradTile:
     fallback: bool = False
 
     @property
-    def options(self) -> dict[str, int]:
-        """What a launch passes to Triton."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
-
-    @property
     def name(self) -> str:
         """Short and unique, for tables."""
-        side = "m" if self.filters_on_m else "n"
-        shape = f"{self.columns}x{self.reduce}.{side}.w{self.warps}s{self.stages}"
-        return shape + ".fallback" * self.fallback
+        return self._named(self.columns, self.filters_on_m)
 
 
 Tile = GatherTile | WgradTile
