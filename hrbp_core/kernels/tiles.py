@@ -1,9 +1,9 @@
 """Which tiles the kernels may use, and which one they use.
 
 One table says what is legal for each kind of arithmetic and block; nothing else can be chosen.
-Each tile was compiled for sm_80, sm_90 and sm_100 without a byte of stack
-(``python -m bench profile --offline --all-tiles``), and with wgmma on sm_90 wherever the
-arithmetic has it. There is no autotuning at run time.
+Each tile was compiled for sm_90 (and its like before Hopper for sm_80) without a byte of stack, and
+with wgmma on sm_90 wherever the arithmetic has it: ``python -m bench profile --offline --all-tiles``.
+There is no autotuning at run time.
 """
 
 from __future__ import annotations
@@ -146,11 +146,14 @@ HOPPER = 90
 _GATHER_AMPERE: dict[tuple[str, int], tuple[GatherTile, ...]] = {
     ("half", 64): (GatherTile(64, 64, 4, 3, False), GatherTile(128, 32, 8, 4, False)),
     ("half", 128): (GatherTile(64, 64, 4, 4, True), GatherTile(128, 64, 8, 3, True)),
+    ("ieee", 64): (GatherTile(64, 16, 4, 3, False),),
+    ("ieee", 128): (GatherTile(128, 16, 8, 3, False),),
 }
 _WGRAD_AMPERE: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("half", 16): (WgradTile(64, 32, 4, 4, False),),
+    ("half", 64): (WgradTile(64, 64, 4, 3, True), WgradTile(128, 64, 8, 3, True)),
 }
-_GATHER_FALLBACK = GatherTile(32, 16, 8, 1, False, fallback=True)
+_GATHER_FALLBACK = GatherTile(32, 16, 8, 2, False, fallback=True)
 _WGRAD_FALLBACK = WgradTile(32, 16, 8, 1, False, fallback=True)
 
 
