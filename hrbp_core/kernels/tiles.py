@@ -1,9 +1,9 @@
 """Which tiles the kernels may use, and which one they use.
 
 One table says what is legal for each kind of arithmetic and block; nothing else can be chosen.
-Each tile was compiled for sm_90 (and its like before Hopper for sm_80) without a byte of stack, and
-with wgmma on sm_90 wherever the arithmetic has it: ``python -m bench profile --offline --all-tiles``.
-There is no autotuning at run time.
+Each tile was compiled for sm_90 (and its like before Hopper for sm_80) without a byte of stack,
+and with wgmma on sm_90 wherever the arithmetic has it:
+``python -m bench profile --offline --all-tiles``. There is no autotuning at run time.
 """
 
 from __future__ import annotations
