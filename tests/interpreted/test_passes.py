@@ -21,14 +21,14 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 DTYPES = (torch.float32, torch.float16, torch.float64)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(kernel_problems())
 def test_three_passes_in_float64(problem: Problem) -> None:
     check_kernels(problem, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problem=kernel_problems())
 def test_three_passes(dtype: torch.dtype, problem: Problem) -> None:
     check_kernels(problem, dtype)
