@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrbp_core.kernels import gpu
+from hrbp_core.kernels import gpu, limits
 from hrbp_core.kernels.fastdiv import magic
 from hrbp_core.kernels.problem import Problem
 from hrbp_core.kernels.tiles import (
@@ -157,3 +158,23 @@ def test_float32_follows_torchs_own_switch() -> None:
             assert gpu.precision() == name
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "words"),
+    [
+        ((7, 5), "3.7.1", "expected a GPU of compute capability 8.0 or newer.*got T4 with 7.5"),
+        ((9, 0), "3.5.1", "expected Triton 3.6 or newer, got 3.5.1"),
+        ((9, 0), "3.6.0", None),
+    ],
+)
+def test_what_is_too_old_is_named(
+    capability: tuple[int, int], version: str, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "T4")
+    monkeypatch.setattr("triton.__version__", version)
+    limits._check_device.cache_clear()
+    with pytest.raises(RuntimeError, match=words) if words else nullcontext():
+        limits._check_device(0)
+    limits._check_device.cache_clear()
