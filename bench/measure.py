@@ -122,11 +122,16 @@ def _prepare(problem: Problem, attempt: _Attempt) -> None:
 
 def _check(problem: Problem, attempt: _Attempt, prepared: Prepared, when: str) -> None:
     try:
-        problem.answer(masked=prepared.masked)  # first: a run may spoil the inputs
+        oracle = prepared.oracle
+        if oracle is None:
+            problem.answer(masked=prepared.masked)  # first: a run may spoil the inputs
+        else:
+            expected = oracle()
+            oracle = lambda: expected  # noqa: E731
         with watched_memory(problem.case.device, attempt.detail):
             out = prepared.run()
         out = prepared.to_oracle(out)
-        attempt.errors = problem.errors(out, masked=prepared.masked)
+        attempt.errors = problem.errors(out, masked=prepared.masked, oracle=oracle)
     except Exception as error:
         attempt.fail(*_status_of(error))
         return

@@ -111,13 +111,15 @@ class Problem:
             self._answers[masked] = out
         return self._answers[masked]
 
-    def errors(self, out: Tensor, *, masked: bool) -> dict[str, float]:
+    def errors(
+        self, out: Tensor, *, masked: bool, oracle: Callable[[], Tensor] | None = None
+    ) -> dict[str, float]:
         """Return error figures and their bounds; see ``is_right``.
 
         Sums are kept in float32 (float64 for float64), so their error grows with the square
         root of their length; one rounding to the output's dtype comes on top.
         """
-        expected = self.answer(masked=masked)
+        expected = self.answer(masked=masked) if oracle is None else oracle()
         if tuple(out.shape) != tuple(expected.shape):
             raise ValueError(f"expected output {list(expected.shape)}, got {list(out.shape)}")
         difference = (out.double() - expected).abs()
@@ -161,6 +163,10 @@ class Prepared:
         to_oracle: turns the output into the oracle's form, untimed.
         detail: facts worth recording (the variant chosen, ...).
         follow: copies refreshed inputs into private copies, where an implementation has any.
+        oracle: returns the float64 answer where another function of equal work is computed (a
+            thinner layer, ...) from the problem's present inputs; ``masked`` is then ignored.
+        flops: operations that a call does; those of the stored weights when left out, or of the
+            dense layer where the output is not masked.
     """
 
     run: Callable[[], Tensor]
@@ -168,6 +174,8 @@ class Prepared:
     to_oracle: Callable[[Tensor], Tensor] = lambda out: out
     detail: dict[str, Any] = field(default_factory=dict)
     follow: Callable[[], None] = lambda: None
+    oracle: Callable[[], Tensor] | None = None
+    flops: float | None = None
 
 
 class Unsupported(Exception):
