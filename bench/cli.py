@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench import cli_device, cli_profile
+from bench.records import WorkerError
 
 app = typer.Typer(
     help="Measure block-sparse convolution against dense and against other sparse forms.",
@@ -54,7 +56,7 @@ def sentences() -> Iterator[None]:
     """Turn errors a user can cause into one sentence and exit code 2."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(Exit.USAGE) from error
 
@@ -107,8 +109,25 @@ def run(
     balance: Annotated[str, typer.Option(help="none, filters, both.")] = "none",
     layout: Annotated[str, typer.Option(help="canonical or standalone.")] = "canonical",
     batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="CPU: hot, cold. CUDA: cold, hot, sustained, host.")
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Measure in a process of its own.")
+    ] = False,
+    limit: Annotated[
+        float, typer.Option(help="With --isolate: seconds that one step may take.")
+    ] = 120.0,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Joules a call, of dense and of ours.")
+    ] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Keep a trace a cell.")] = False,
+    lock_clocks: Annotated[
+        int | None, typer.Option(help="Lock the GPU's clocks at these MHz meanwhile.")
+    ] = None,
 ) -> None:
-    """Measure the missing cells of a suite. Exits 0, or 5 when a cell is wrong.
+    """Measure the missing cells of a suite. Exits 0, or 5 when a cell is wrong or impossible,
+    2 for usage or infrastructure, 130 when interrupted.
 
     Example: python -m bench run --suite quick --device cpu --out results/quick
     """
@@ -116,8 +135,11 @@ def run(
         from bench import impls
         from bench.environment import pick_device
         from bench.suites import Sweep, passes_of
-        from bench.sweep import run_sweep
+        from bench.sweep import Options, run_sweep
 
+        if not limit > 0:
+            raise ValueError(f"expected --limit above 0 s, got {limit:g}")
+        options = Options(mode, isolate, limit, energy, trace, lock_clocks)
         sweep = Sweep(
             suite=suite,
             device=pick_device(device),
@@ -131,12 +153,12 @@ def run(
             layout=layout,
             batch=batch,
         )
-        names = _split(impl_names, "impls", str) or tuple(impls.IMPLS)
+        names = _split(impl_names, "impls", str) or tuple(impls.available())
         try:
             with _bar("cases") as progress:
-                result = run_sweep(sweep, names, out, progress)
+                result = run_sweep(sweep, names, out, progress, options)
         except KeyboardInterrupt:
-            print(f"\ninterrupted; what is measured is in {out}; the same command resumes")
+            print(f"\ninterrupted; what is measured is in {out}; to go on:\n  {_command()}")
             raise typer.Exit(Exit.INTERRUPTED) from None
     _tell_run(result, out)
     raise typer.Exit(result.exit_code)
@@ -151,8 +173,17 @@ def _tell_run(result: Any, out: Path) -> None:
         print(f"WRONG: {complaint}")
     counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
     print(f"{out}: {counts}; {result.measured} measured now, {result.resumed} were there")
+    for death in result.deaths:
+        print(f"note: {death}")
     if result.measured:
-        print(f"time that was no sampling: {result.overhead:.0%}")
+        parts = sorted(result.seconds.items(), key=lambda item: -item[1])
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in parts if seconds >= 0.5)
+        print(f"time neither warming up nor sampling: {result.overhead:.0%} ({spent})")
+
+
+def _command() -> str:
+    """Return the command line that is running, to be typed again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
 
 
 @app.command()

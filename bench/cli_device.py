@@ -85,7 +85,9 @@ def ceilings(
     with _sentences():
         from rich.console import Console
 
-        from bench.ceilings import clock_for, measure_ceilings, table, write
+        from bench.ceilings import clock_for, measure_ceilings
+        from bench.ceilings_file import write
+        from bench.ceilings_view import table
         from bench.environment import environment, pick_device, use_all_cores
 
         chosen = pick_device(device)

@@ -40,8 +40,12 @@ def use_all_cores() -> int:
     return threads
 
 
-def environment(device: str) -> Environment:
-    """Return this machine's facts for ``device``."""
+def environment(device: str, clock_mode: str | None = None) -> Environment:
+    """Return this machine's facts for ``device``.
+
+    Args:
+        clock_mode: what was done to the GPU's clocks; nothing when left out.
+    """
     gpu = _gpu_facts() if device == "cuda" else {}
     commit, dirty = _revision()
     cpu = cpu_name()
@@ -54,7 +58,7 @@ def environment(device: str) -> Environment:
         mig=gpu.get("mig"),
         ecc=gpu.get("ecc"),
         power_limit_w=gpu.get("power_limit_w"),
-        clock_mode="default" if device == "cuda" else None,
+        clock_mode=(clock_mode or "default") if device == "cuda" else None,
         driver=gpu.get("driver"),
         cuda=torch.version.cuda if device == "cuda" else None,
         cudnn=str(torch.backends.cudnn.version()) if device == "cuda" else None,
@@ -81,6 +85,11 @@ def cpu_name() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def gpu_uuid() -> str:
+    """Return the name that NVML knows the current device by."""
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+
+
 def _gpu_facts() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0)
     facts: dict[str, Any] = {
@@ -93,7 +102,7 @@ def _gpu_facts() -> dict[str, Any]:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+        handle = pynvml.nvmlDeviceGetHandleByUUID(gpu_uuid())
     except Exception:  # NVML is optional: a missing library or permission leaves facts unknown
         return facts
     for name, read in (

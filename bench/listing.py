@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.impls import IMPLS
+from bench.impls import IMPLS, available
 from bench.suites import SUITES, Sweep, cases, layer_table
 
 Row = dict[str, Any]
@@ -45,7 +45,7 @@ def layer_rows() -> list[Row]:
 
 def impl_rows() -> list[Row]:
     """Return one row an implementation."""
-    return [{"impl": name, "what": about} for name, about in IMPLS.items()]
+    return [{"impl": name, "what": about} for name, about in available().items()]
 
 
 ROWS: dict[str, Callable[[], list[Row]]] = {

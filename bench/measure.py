@@ -2,215 +2,291 @@
 
 from __future__ import annotations
 
-import secrets
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import impls
-from bench.problem import Prepared, Problem, Unsupported, is_right
-from bench.records import REFERENCE_IMPL, Case, Cell, Flag, Measurement, Status
-from bench.timing import Clock, StopRule, time_together
+from bench.attempt import Attempt, RunFailed, poisoned, status_of, watched_memory
+from bench.clocks import COLD_CACHES, Clock, Rotation, Run
+from bench.extras import Extras
+from bench.floors import IMPOSSIBLE, Ceilings, floor_s, may_be_winograd
+from bench.problem import Prepared, Problem, is_right
+from bench.records import OURS, REFERENCE_IMPL, Case, Cell, Flag, Measurement, Status
+from bench.stats import median
+from bench.timing import StopRule, time_together
+from bench.warmup import LEAST_SAMPLE_S
 
 # A first call (compilation apart) that takes longer than this is not worth thirty more.
 CALL_LIMIT_S = 60.0
-REASON_LENGTH = 300
-
-
-@dataclass
-class _Attempt:
-    """One implementation on its way through a case."""
-
-    name: str
-    status: Status | None = None
-    reason: str = ""
-    prepared: Prepared | None = None
-    prep_s: float | None = None
-    errors: dict[str, float] = field(default_factory=dict)
-    samples_s: list[float] = field(default_factory=list)
-    flags: list[Flag] = field(default_factory=list)
-    detail: dict[str, Any] = field(default_factory=dict)
-
-    def fail(self, status: Status, reason: str) -> None:
-        self.status, self.reason, self.prepared = status, reason[:REASON_LENGTH], None
-
-    def measurement(self, case: Case, mode: str, environment: str) -> Measurement:
-        ok = self.status is None
-        return Measurement(
-            cell=Cell(case, self.name, mode),
-            environment=environment,
-            status=Status.OK if ok else self.status,  # type: ignore[arg-type]
-            reason=None if ok else self.reason,
-            samples_s=tuple(self.samples_s) if ok else (),
-            errors=self.errors,
-            flags=tuple(self.flags) if ok else (),
-            prep_s=self.prep_s,
-            detail=self.detail,
-        )
-
-
-class _RunFailed(Exception):
-    """A timed call raised; carries whose it was."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+CHANGED = "changed its input"
+MOST_COPIES = 64
+MOST_COPY_BYTES = 4 * 2**30
 
 
 def measure_case(
-    case: Case, names: Sequence[str], clock: Clock, rule: StopRule, environment: str
+    case: Case,
+    names: Sequence[str],
+    clock: Clock,
+    rule: StopRule,
+    environment: str,
+    extras: Extras | None = None,
 ) -> list[Measurement]:
     """Return one measurement for each named implementation of the case.
 
     The dense reference, where it is among the names, also decides which rounds were stalled.
-    Samples of one call share ``detail["rounds"]`` and are paired by position.
+    Samples that share ``detail["rounds"]`` are paired by position.
     """
-    attempts = [_Attempt(name) for name in names]
+    attempts = [Attempt(name) for name in names]
+    extras = extras or Extras()
     try:
-        problem = Problem.of(case)
+        with extras.phase("inputs"):
+            problem = Problem.of(case)
     except Exception as error:
         for attempt in attempts:
-            attempt.fail(*_status_of(error))
+            attempt.fail_by(error)
     else:
-        _measure(problem, attempts, clock, rule)
+        _Measuring(problem, attempts, clock, rule, extras).run()
     return [a.measurement(case, clock.mode, environment) for a in attempts]
 
 
-def _measure(problem: Problem, attempts: list[_Attempt], clock: Clock, rule: StopRule) -> None:
-    inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
-    for attempt in attempts:
-        _prepare(problem, attempt)
-        _check_inputs(problem, inputs, attempt)
-    # new values: what an implementation may have kept from the check is wrong from here on
-    problem.refresh(1)
-    for attempt in attempts:
-        if attempt.prepared:
-            attempt.prepared.follow()
-    inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
-    _time(attempts, clock, rule)
-    for attempt in attempts:
-        if attempt.prepared:
-            _check(problem, attempt, attempt.prepared, "after timing")
-        _check_inputs(problem, inputs, attempt)
+class _Measuring:
+    """A case's implementations from their preparation to their verdicts."""
 
+    def __init__(
+        self, problem: Problem, attempts: list[Attempt], clock: Clock, rule: StopRule,
+        extras: Extras,
+    ) -> None:  # fmt: skip
+        self.problem, self.attempts, self.clock = problem, attempts, clock
+        self.rule, self.extras = rule, extras
 
-def _prepare(problem: Problem, attempt: _Attempt) -> None:
-    """Prepare, launch once on poisoned memory, and compare with the oracle."""
-    start = perf_counter()
-    try:
-        prepared = impls.load(attempt.name).prepare(problem)
-        attempt.prep_s = perf_counter() - start
-        attempt.detail.update(prepared.detail)
-        start = perf_counter()
-        with poisoned():
-            _check(problem, attempt, prepared, "before timing")
-    except Exception as error:
-        attempt.fail(*_status_of(error))
-        return
-    took = perf_counter() - start
-    if attempt.status is None:
-        attempt.prepared = prepared
-        if took > CALL_LIMIT_S:
+    def run(self) -> None:
+        problem = self.problem
+        inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
+        for attempt in self.attempts:
+            self.extras.announce(attempt.name)
+            self._prepare(attempt)
+            _check_inputs(problem, inputs, attempt)
+        # new values: what an implementation may have kept from the check is wrong from here on
+        with self.extras.phase("inputs"):
+            problem.refresh(1)
+            for attempt in self._ready():
+                _guarded(attempt, attempt.prepared.follow)  # type: ignore[union-attr]
+            inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
+        self._time()
+        while self._find_spoiler(inputs):  # the others' outputs came from spoiled inputs
+            self._time()
+        for attempt in self._ready():
+            self.extras.announce(attempt.name)
+            self._check(attempt, attempt.kept, "a timed output")
+            if attempt.prepared:
+                self._hold_against_floor(attempt, attempt.prepared)
+                self._look_closer(attempt, attempt.prepared)
+
+    def _ready(self) -> list[Attempt]:
+        return [a for a in self.attempts if a.prepared]
+
+    def _prepare(self, attempt: Attempt) -> None:
+        """Prepare, launch once on poisoned memory, and compare with the oracle."""
+        try:
+            with self.extras.phase("prepare"):
+                start = perf_counter()
+                attempt.prepared = impls.load(attempt.name).prepare(self.problem)
+                attempt.prep_s = perf_counter() - start
+            attempt.detail.update(attempt.prepared.detail)
+            self._oracle(attempt.prepared)  # first: a run may spoil the inputs
+            start = perf_counter()
+            with (
+                self.extras.phase("check"),
+                poisoned(),
+                watched_memory(self.problem.case.device, attempt.detail),
+            ):
+                out = attempt.prepared.run()
+        except Exception as error:
+            attempt.fail_by(error)
+            return
+        took = perf_counter() - start
+        self._check(attempt, out, "before timing")
+        if attempt.prepared and took > CALL_LIMIT_S:
             attempt.fail(Status.TIMEOUT, f"first call took {took:.0f} s, limit {CALL_LIMIT_S:.0f}")
 
+    def _oracle(self, prepared: Prepared) -> Tensor:
+        with self.extras.phase("oracle"):
+            if prepared.oracle is not None:
+                return prepared.oracle()
+            return self.problem.answer(masked=prepared.masked)
 
-def _check(problem: Problem, attempt: _Attempt, prepared: Prepared, when: str) -> None:
-    try:
-        oracle = prepared.oracle
-        if oracle is None:
-            problem.answer(masked=prepared.masked)  # first: a run may spoil the inputs
-        else:
-            expected = oracle()
-            oracle = lambda: expected  # noqa: E731
-        with watched_memory(problem.case.device, attempt.detail):
-            out = prepared.run()
-        out = prepared.to_oracle(out)
-        attempt.errors = problem.errors(out, masked=prepared.masked, oracle=oracle)
-    except Exception as error:
-        attempt.fail(*_status_of(error))
-        return
-    if not is_right(attempt.errors):
-        attempt.fail(
-            Status.WRONG,
-            f"{when}: error {attempt.errors['worst_over_bound']:.3g} times its bound, "
-            f"rms {attempt.errors['rel_rms']:.3g} (bound {attempt.errors['rel_rms_bound']:.3g})",
-        )
-
-
-def _check_inputs(problem: Problem, inputs: list[Tensor], attempt: _Attempt) -> None:
-    for name, kept in zip(("x", "dy", "weight"), inputs, strict=True):
-        tensor = getattr(problem, name)
-        if not torch.equal(tensor, kept):
-            tensor.copy_(kept)
-            attempt.fail(Status.WRONG, f"changed its input {name}")
-
-
-def _time(attempts: list[_Attempt], clock: Clock, rule: StopRule) -> None:
-    """Time all that are still in; one that raises is put out and the rest starts again."""
-    while ready := {a.name: a for a in attempts if a.prepared}:
-        runs = {name: _named(name, a.prepared) for name, a in ready.items()}  # type: ignore[arg-type]
+    def _check(self, attempt: Attempt, out: Tensor | None, when: str) -> None:
+        """Compare an output with the oracle."""
+        prepared = attempt.prepared
+        if prepared is None:
+            return
         try:
-            timed = time_together(runs, clock, rule, REFERENCE_IMPL)
-        except _RunFailed as failure:
-            ready[failure.name].fail(*_status_of(failure.__cause__ or failure))
-            continue
-        rounds = secrets.token_hex(8)
-        for name, attempt in ready.items():
-            attempt.samples_s, attempt.flags = timed[name].samples_s, timed[name].flags
-            attempt.detail |= {"rounds": rounds, **timed[name].detail}
-        return
-
-
-def _named(name: str, prepared: Prepared) -> Any:
-    def run() -> Tensor:
-        try:
-            return prepared.run()
+            if not isinstance(out, Tensor):
+                raise TypeError(f"expected run() to return a tensor, got {type(out).__name__}")
+            expected = self._oracle(prepared)
+            with self.extras.phase("check"):
+                attempt.errors = self.problem.errors(
+                    prepared.to_oracle(out), masked=prepared.masked, oracle=lambda: expected
+                )
         except Exception as error:
-            raise _RunFailed(name) from error
+            attempt.fail_by(error)
+            return
+        if not is_right(attempt.errors):
+            errors = attempt.errors
+            attempt.fail(
+                Status.WRONG,
+                f"{when}: error {errors['worst_over_bound']:.3g} times its bound, "
+                f"rms {errors['rel_rms']:.3g} (bound {errors['rel_rms_bound']:.3g})",
+            )
 
-    return run
+    def _time(self) -> None:
+        """Time all that are still in; one that raises is put out and the rest starts again."""
+        extras = self.extras
+        while ready := {a.name: a for a in self._ready()}:
+            runs = {n: run for n, a in ready.items() if (run := self._timed_run(a)) is not None}
+            if not runs:
+                return
+            if extras.monitor:
+                extras.monitor.start()
+            try:
+                timed = time_together(
+                    runs, self.clock, self.rule, REFERENCE_IMPL, extras.monitor, extras.phase
+                )
+            except RunFailed as failure:
+                ready[failure.name].fail_by(failure.__cause__ or failure)
+                continue
+            except Exception as error:  # the clock's fault, or the device's: nobody has samples
+                for attempt in ready.values():
+                    attempt.fail_by(error)
+                return
+            seen = extras.monitor.stop() if extras.monitor else None
+            for name, found in timed.items():
+                attempt = ready[name]
+                attempt.samples_s, attempt.flags = found.samples_s, found.flags
+                attempt.detail |= found.detail | ({"monitor": seen} if seen else {})
+            return
 
+    def _find_spoiler(self, inputs: list[Tensor]) -> bool:
+        """Return whether inputs were changed by timed calls; put out whose call does it."""
+        problem = self.problem
+        if not _changed(problem, inputs):
+            return False
+        before = len(self._ready())
+        for attempt in self._ready():
+            _restore(problem, inputs)
+            _guarded(attempt, attempt.prepared.run)  # type: ignore[union-attr]
+            _check_inputs(problem, inputs, attempt)
+        if len(self._ready()) == before:
+            for attempt in self._ready():
+                attempt.fail(Status.WRONG, "an input was changed while it was timed with others")
+        return bool(self._ready())
 
-@contextmanager
-def watched_memory(device: str, detail: dict[str, Any]) -> Iterator[None]:
-    """Note the device memory that a block takes at its peak, outputs included: "peak_bytes".
-
-    Nothing is noted on a CPU, whose allocators do not count.
-    """
-    if device != "cuda":
-        yield
-        return
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    yield
-    detail["peak_bytes"] = torch.cuda.max_memory_allocated() - before
-
-
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Fill memory that torch hands out unwritten with NaN, so that an unwritten output shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    def _timed_run(self, attempt: Attempt) -> Run | None:
+        """Return the call as it is timed; short cold ones turn through copies of their buffers."""
+        if attempt.prepared is None:
+            return None
+        run = attempt.named(attempt.prepared.run, self.extras.announce)
+        if self.clock.mode != "cold" or self.problem.case.device != "cuda":
+            return run
         try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
+            if self.clock.sample(run, 1) >= LEAST_SAMPLE_S:
+                return run
+            return self._rotation(attempt, run)
+        except RunFailed as failure:
+            attempt.fail_by(failure.__cause__ or failure)
+        except Exception as error:
+            attempt.fail_by(error)
+        return None
+
+    def _rotation(self, attempt: Attempt, run: Run) -> Run:
+        problem = self.problem
+        out_bytes = attempt.kept.nbytes if attempt.kept is not None else 0
+        one = problem.x.nbytes + problem.dy.nbytes + problem.weight.nbytes + out_bytes
+        copies = math.ceil(COLD_CACHES * _cache_bytes(self.clock) / one)
+        if copies > MOST_COPIES or copies * one > MOST_COPY_BYTES:
+            return run
+        runs: list[Run] = [run]
+        for _ in range(copies):
+            twin = impls.load(attempt.name).prepare(problem.twin())
+            runs.append(attempt.named(twin.run, self.extras.announce))
+        attempt.detail["rotated"] = len(runs)
+        return Rotation(runs, one)
+
+    def _hold_against_floor(self, attempt: Attempt, prepared: Prepared) -> None:
+        """Note the work and the ceilings; a time that no machine can reach is impossible."""
+        case, source = self.problem.case, self.extras.ceilings
+        dense = case.shape.flops()
+        usual = case.shape.flops(case.stored_weights) if prepared.masked else dense
+        flops = usual if prepared.flops is None else prepared.flops
+        attempt.detail["flops"] = flops
+        if source is None:
+            return
+        ceilings, taken = source.now(), median(attempt.samples_s)
+        floor = floor_s(case, self.clock.mode, flops, ceilings)
+        if floor is not None and taken < IMPOSSIBLE * floor:
+            with self.extras.phase("ceilings"):
+                ceilings = source.again()
+            floor = floor_s(case, self.clock.mode, flops, ceilings)
+        attempt.detail["ceilings"] = ceilings.to_dict()
+        if floor is None or taken >= IMPOSSIBLE * floor:
+            return
+        if may_be_winograd(case, attempt.name):
+            attempt.flags.append(Flag.WINOGRAD)
+        else:
+            attempt.fail(Status.IMPOSSIBLE, _too_fast(taken, floor, ceilings))
+
+    def _look_closer(self, attempt: Attempt, prepared: Prepared) -> None:
+        """Take a trace and the energy of a call, where they were asked for."""
+        cell, extras = Cell(self.problem.case, attempt.name, self.clock.mode), self.extras
+        try:
+            if extras.trace:
+                with extras.phase("trace"):
+                    attempt.detail["trace"] = extras.trace(cell.cell_id, prepared.run).name
+            if extras.energy and attempt.name in (OURS, REFERENCE_IMPL):
+                with extras.phase("energy"):
+                    attempt.detail["energy"] = extras.energy(prepared.run)
+        except Exception as error:  # the samples are there and right: they are kept
+            attempt.detail["not_looked"] = ": ".join(status_of(error))
 
 
-def _status_of(error: BaseException) -> tuple[Status, str]:
-    """Return the status and reason that an exception stands for."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, Unsupported):
-        return Status.SKIPPED, text
-    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if out_of_memory or "allocate memory" in text:  # the CPU allocator raises a RuntimeError
-        return Status.OOM, text
-    return Status.CRASHED, f"{type(error).__name__}: {text}"
+def _guarded(attempt: Attempt, call: Run) -> None:
+    try:
+        call()
+    except Exception as error:
+        attempt.fail_by(error)
+
+
+def _changed(problem: Problem, inputs: list[Tensor]) -> list[str]:
+    """Return the names of inputs that are no longer what they were."""
+    names = ("x", "dy", "weight")
+    pairs = zip(names, inputs, strict=True)
+    return [name for name, kept in pairs if not torch.equal(getattr(problem, name), kept)]
+
+
+def _check_inputs(problem: Problem, inputs: list[Tensor], attempt: Attempt) -> None:
+    """Put out an implementation that changed an input, and restore what it was."""
+    changed = _changed(problem, inputs)
+    _restore(problem, inputs)
+    if changed:
+        attempt.fail(Status.WRONG, f"{CHANGED} {', '.join(changed)}")
+
+
+def _restore(problem: Problem, inputs: list[Tensor]) -> None:
+    for tensor, kept in zip((problem.x, problem.dy, problem.weight), inputs, strict=True):
+        tensor.copy_(kept)
+
+
+def _cache_bytes(clock: Clock) -> int:
+    return int(getattr(getattr(clock, "device", None), "cache_bytes", 0))
+
+
+def _too_fast(taken: float, floor: float, ceilings: Ceilings) -> str:
+    rate = f"{(ceilings.flops_per_s or 0) / 1e9:.4g} GFLOP/s"
+    return (
+        f"{taken * 1e6:.4g} µs is {taken / floor:.2f} of its floor of {floor * 1e6:.4g} µs "
+        f"under the measured ceiling of {rate}"
+    )

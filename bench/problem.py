@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,14 @@ EPS = {
     torch.float16: 2.0**-10,
     torch.bfloat16: 2.0**-7,
 }
+TF32_EPS = 2.0**-10
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the dtype in memory of a case's dtype."""
+    found = torch.float32 if name == "tf32" else getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -66,7 +74,7 @@ class Problem:
     @classmethod
     def of(cls, case: Case) -> Problem:
         """Return the case's problem, in its dtype, on its device."""
-        shape, dtype = case.shape, getattr(torch, case.dtype)
+        shape, dtype = case.shape, torch_dtype(case.dtype)
         pattern = pattern_of(shape.filter_shape, case.recipe)
         if case.layout == "canonical":
             pattern = pattern.canonical()[0]
@@ -84,6 +92,12 @@ class Problem:
         problem.refresh(0)
         _draw(weight, 3)
         return problem
+
+    def twin(self) -> Problem:
+        """Return the same problem in memory of its own."""
+        return replace(
+            self, x=self.x.clone(), dy=self.dy.clone(), weight=self.weight.clone(), _answers={}
+        )
 
     @property
     def geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -124,7 +138,7 @@ class Problem:
             raise ValueError(f"expected output {list(expected.shape)}, got {list(out.shape)}")
         difference = (out.double() - expected).abs()
         scale = float(expected.square().mean().sqrt())
-        eps = EPS[out.dtype]
+        eps = TF32_EPS if self.case.dtype == "tf32" else EPS[out.dtype]
         length = self.case.shape.gemm_extents(self.case.conv_pass)[2]
         summing = min(eps, EPS[torch.float32]) * math.sqrt(length)
         allowed = 4 * eps * expected.abs() + (4 * eps + 8 * summing) * scale

@@ -48,10 +48,15 @@ class Flag(StrEnum):
     WARMUP_UNSTABLE = "warmup_unstable"
     SINGLE_PROCESS = "single_process"
     UNLOCKED = "unlocked"
+    WINOGRAD = "winograd"
 
 
 class RecordError(ValueError):
     """A stored record that cannot be read; the text says what was expected."""
+
+
+class WorkerError(RuntimeError):
+    """A measuring process that does not even start; the text says why."""
 
 
 def digest(data: Any) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
+BIMODAL_D = 5.0
+BIMODAL_SHIFT = 0.03
 Samples = Sequence[float] | np.ndarray[Any, Any]
 
 
@@ -32,6 +34,32 @@ def median_interval(samples: Samples, confidence: float = 0.95) -> tuple[float, 
         rank -= 1
     rank = max(rank, 1)
     return float(ordered[rank - 1]), float(ordered[n - rank])
+
+
+def is_bimodal(samples: Samples) -> bool:
+    """Return whether the samples fall into two separate clusters.
+
+    The split with the least squared deviation within its halves is taken, each half with a tenth
+    of the samples at least (and three). They are two when their means lie ``BIMODAL_D`` pooled
+    standard deviations and ``BIMODAL_SHIFT`` of the median apart: Ashman's D (Ashman, Bird and
+    Zepf 1994, AJ 108, 2348), whose bound of 2 for mixtures is too low for halves that a split
+    made: those of a normal sample lie 2.6 apart, of a uniform one 3.5.
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    n = len(ordered)
+    least = max(3, math.ceil(n / 10))
+    if n < 2 * least:
+        return False
+    sizes = np.arange(least, n - least + 1)
+    sums, squares = np.cumsum(ordered), np.cumsum(ordered**2)
+    low_mean, high_mean = sums[sizes - 1] / sizes, (sums[-1] - sums[sizes - 1]) / (n - sizes)
+    low_var = squares[sizes - 1] / sizes - low_mean**2
+    high_var = (squares[-1] - squares[sizes - 1]) / (n - sizes) - high_mean**2
+    low_var, high_var = np.maximum(low_var, 0), np.maximum(high_var, 0)  # rounding may go below
+    best = int(np.argmin(sizes * low_var + (n - sizes) * high_var))
+    distance = high_mean[best] - low_mean[best]
+    spread = math.sqrt((low_var[best] + high_var[best]) / 2)
+    return bool(distance > BIMODAL_SHIFT * np.median(ordered) and distance > BIMODAL_D * spread)
 
 
 def geometric_mean(values: Samples) -> float:

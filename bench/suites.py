@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from bench.records import Case, Recipe
+from bench.stop_rule import StopRule
 from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+# "tf32" is float32 in memory, multiplied as tf32; "float32" never is
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 METHODS = ("hrbp2", "aligned", "shuffled", "sorted")
+RECORDED = StopRule(precision=0.005, cap_s=10)
+# With 1.5 s a cell, 96 cells took 129 s; run_all.sh has 5 minutes in all.
+QUICK = StopRule(precision=0.02, cap_s=1.0, steady=0.02, warmup_cap_s=0.5)
 # Batches that fill the machine without making a quick sweep slow.
 BATCH = {"cpu": 8, "cuda": 128}
 
@@ -36,8 +41,7 @@ class Suite:
     """A table of layers, where it comes from, and the patterns it measures.
 
     Attributes:
-        precision: half-width of the median's 95 % interval at which sampling stops.
-        cap_s: seconds of sampling after which a cell is noisy.
+        rule: when a cell of it is warm, and when it has samples enough.
     """
 
     name: str
@@ -46,8 +50,7 @@ class Suite:
     densities: tuple[float, ...] = (0.5, 0.25, 0.125)
     blocks: tuple[int, ...] = (16, 32, 64)
     plans: tuple[Plan, ...] = ()
-    precision: float = 0.02
-    cap_s: float = 1.5
+    rule: StopRule = RECORDED
 
 
 def _conv(name: str, size: int, c: int, k: int, kernel: int = 3, stride: int = 1) -> Layer:
@@ -110,22 +113,18 @@ SUITES = {
             _HE,
             tuple(x for x in _RESNET50 if x.name in {p.layer for p in _QUICK}),
             plans=_QUICK,
-            cap_s=1.0,  # with 1.5 s the 96 cells took 129 s; run_all.sh has 5 minutes in all
+            rule=QUICK,
         ),
-        Suite("resnet50", _HE, _RESNET50, precision=0.005, cap_s=10),
+        Suite("resnet50", _HE, _RESNET50),
         Suite(
             "vgg16",
             "Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column D",
             _VGG16,
-            precision=0.005,
-            cap_s=10,
         ),
         Suite(
             "wrn28_10",
             "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 1, k = 10",
             _WRN28_10,
-            precision=0.005,
-            cap_s=10,
         ),
     )
 }
@@ -233,6 +232,8 @@ def _check(sweep: Sweep, suite: Suite) -> None:
     ):
         if value not in choices:
             raise ValueError(f"expected a {name} of {', '.join(choices)}; got {value!r}")
+    if sweep.dtype == "tf32" and sweep.device != "cuda":
+        raise ValueError(f"expected dtype tf32 on cuda alone, got it on {sweep.device}")
     for density in sweep.densities or ():
         if not 0 < density <= 1:
             raise ValueError(f"expected a density in (0, 1], got {density:g}")

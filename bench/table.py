@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench import floors
+from bench.floors import calls_to_pay
 from bench.frames import Record, groups, stacked
 from bench.frames import records as rows_of
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
@@ -39,17 +41,19 @@ MISSING = "missing"
 STATUSES = [*(str(s) for s in Status), MISSING]
 _TIMES = ["median_s", "low_s", "high_s", "min_s", "p05_s", "p95_s", "iqr_s"]
 _DENSE = ["dense_s", "dense_low_s", "dense_high_s"]
+_WORK = ["flops", "floor_s", "attainment"]
 _RATIO = ["speedup", "speedup_low", "speedup_high"]
 ROW_COLUMNS = [
     *TOTAL_KEYS, "pass", "label", "cell_id", "case_id", "sparsity", "stored_weights",
     "real_density", "status", "reason", "flags", "samples", "severe", *_TIMES, "gflops",
-    *_DENSE, *_RATIO, "paired", "prep_s", "peak_bytes", "rounds", "rounds_rejected",
+    *_DENSE, *_RATIO, "paired", *_WORK, "prep_s", "calls_to_pay", "peak_bytes", "rounds",
+    "rounds_rejected",
 ]  # fmt: skip
-TOTAL_COLUMNS = [*TOTAL_KEYS, "total_s", "dense_total_s", *_RATIO, "incomplete"]
+TOTAL_COLUMNS = [*TOTAL_KEYS, "total_s", "dense_total_s", *_RATIO, "attainment", "incomplete"]
 COVERAGE_KEYS = [*CONTEXT, "impl", "density", "block", "pass"]
 COVERAGE_COLUMNS = [
-    *COVERAGE_KEYS, "speedup", "speedup_min", "speedup_max", "cells", "faster", "slower",
-    *STATUSES, "throttled",
+    *COVERAGE_KEYS, "speedup", "speedup_min", "speedup_max", "attainment", "cells", "faster",
+    "slower", *STATUSES, "throttled",
 ]  # fmt: skip
 
 
@@ -85,7 +89,10 @@ def rows(results: Results) -> pd.DataFrame:
     """Return one row a measurement, columns :data:`ROW_COLUMNS`, in a stable order.
 
     Times are in seconds, ``gflops`` in 1e9 operations a second on the *stored* weights
-    (2 * stored_weights * N * P * Q / median, for dense too). ``speedup`` is dense over this
+    (2 * stored_weights * N * P * Q / median, for dense too). ``flops`` are those that the
+    implementation itself does, ``floor_s`` their least time under the ceilings stored with the
+    cell, ``attainment`` floor over median; ``calls_to_pay`` is prep over the time that a call
+    saves against dense, infinite where it saves none. ``speedup`` is dense over this
     implementation, of the same case and environment: the median of the paired ratios with its
     order-statistic interval where both name the same ``detail["rounds"]``, else the ratio of
     medians with the widest interval that both medians' intervals allow. NaN unless both are ok.
@@ -126,8 +133,10 @@ def _row(measurement: Measurement, dense: Measurement | None) -> dict[str, Any]:
     if measurement.samples_s:
         row |= _time_columns(measurement.samples_s)
         row["gflops"] = case.shape.flops(case.stored_weights) / row["median_s"] / 1e9
+        row |= floors.columns(measurement, row["median_s"])
     if measurement.status is Status.OK and dense is not None:
         row |= _ratio_columns(measurement, dense)
+        row["calls_to_pay"] = calls_to_pay(row["prep_s"], row["dense_s"], row["median_s"])
     return row
 
 
@@ -197,7 +206,9 @@ def totals(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(TOTAL_KEYS, key, strict=True))
         row["incomplete"] = ", ".join(_incomplete(found))
         if not row["incomplete"]:
-            sums = {n: sum(part[n] for part in found.values()) for n in [*_TIMES, *_DENSE]}
+            names = [*_TIMES, *_DENSE, "floor_s"]
+            sums = {n: sum(part[n] for part in found.values()) for n in names}
+            row["attainment"] = sums["floor_s"] / sums["median_s"]
             row["total_s"], row["dense_total_s"] = sums["median_s"], sums["dense_s"]
             row["speedup"] = sums["dense_s"] / sums["median_s"]
             same = row["impl"] == REFERENCE_IMPL
@@ -257,7 +268,7 @@ def coverage(table: pd.DataFrame) -> pd.DataFrame:
     counts = counts.reindex(columns=STATUSES, fill_value=0)
     counts["throttled"] = cells.groupby(COVERAGE_KEYS)["throttled"].sum()
     together = totals(table).assign(**{"pass": ALL})
-    ratios = stacked([table, together], [*COVERAGE_KEYS, *_RATIO])
+    ratios = stacked([table, together], [*COVERAGE_KEYS, *_RATIO, "attainment"])
     ratios = _with_all(ratios, "block")
     means = [
         dict(zip(COVERAGE_KEYS, key, strict=True)) | _mean_columns(group)
@@ -281,6 +292,7 @@ def _mean_columns(group: pd.DataFrame) -> dict[str, Any]:
         "speedup": geometric_mean(values),
         "speedup_min": min(values, default=math.nan),
         "speedup_max": max(values, default=math.nan),
+        "attainment": geometric_mean(group["attainment"].dropna().tolist()),
         "cells": len(values),
         "faster": int((there["speedup_low"] > 1).sum()),
         "slower": int((there["speedup_high"] < 1).sum()),

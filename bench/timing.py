@@ -1,103 +1,62 @@
 """From callables to raw seconds: warm-up, alternating rounds, the stop rule.
 
 All implementations of a case are timed in one loop, one sample each a round, so that a slow
-second of a shared machine hits them alike and their ratio survives it. The clock is injected:
-the rules below are tested with a scripted one.
+second of a shared machine hits them alike and their ratio survives it. Clock and watch are
+injected: the rules below are tested with scripted ones.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
+from bench.clocks import Clock, ClockError, Run
 from bench.records import Flag
-from bench.stats import median, median_interval
+from bench.stats import is_bimodal, median, median_interval
+from bench.stop_rule import LEAST_ROUNDS, StopRule
+from bench.warmup import Runner, call, warm_up
+
+__all__ = ["LEAST_ROUNDS", "NoWatch", "StopRule", "Timed", "Watch", "spin", "time_together"]
 
 SPIN_S = 2.0
-WARMUP_LAUNCHES = 10
-WARMUP_S = 0.2
-LEAST_SAMPLE_S = 0.2e-3
-LEAST_ROUNDS = 30
+BLOCK_ROUNDS = 10
 # A round in which the reference itself slows by more than this says nothing of the others.
 STALL = 1.15
-FLUSH_BYTES = 256 * 2**20
-# About 0.2 ms: the two launches of a wgrad take the host about half of it. Without a spin the
-# device waits for the host inside the span, and a small kernel's time is Python's.
-SPIN_CYCLES = 400_000
-Run = Callable[[], object]
+# What takes this many times as long as the reference has rounds of its own: it would eat the
+# time of all, and leave each with a handful of samples.
+SLOW = 5.0
+RETRIES = 3
+REST_S = 2.0
+Phase = Callable[[str], AbstractContextManager[object]]
 
 
-class Clock(Protocol):
-    """Times ``repeats`` calls of ``run``; ``mode`` names what its samples mean."""
+class Watch(Protocol):
+    """Looks at the device beside the clock."""
 
-    mode: str
-
-    def sample(self, run: Run, repeats: int) -> float:
-        """Return seconds a call."""
+    def tick(self) -> None:
+        """Read what is cheap to read; called once a round."""
         ...
 
-    def now(self) -> float:
-        """Return host seconds."""
+    def block(self) -> str | None:
+        """Return what held the clocks back since the last call: "thermal", "brake", "power"."""
         ...
 
 
-class CpuClock:
-    """Host time, hot: the caches hold what the other implementations of the round left."""
+class NoWatch:
+    """Sees nothing."""
 
-    mode = "hot"
+    def tick(self) -> None:
+        """Do nothing."""
 
-    def sample(self, run: Run, repeats: int) -> float:
-        """Return seconds a call."""
-        start = time.perf_counter_ns()
-        for _ in range(repeats):
-            run()
-        return (time.perf_counter_ns() - start) / repeats * 1e-9
-
-    def now(self) -> float:
-        """Return host seconds."""
-        return time.perf_counter()
-
-
-class CudaClock:
-    """Device events around one call, cold: L2 is overwritten before the start event."""
-
-    mode = "cold"
-
-    def __init__(self) -> None:
-        l2 = int(getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0))
-        self._flush = torch.empty(max(2 * l2, FLUSH_BYTES), dtype=torch.int8, device="cuda")
-        self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def sample(self, run: Run, repeats: int) -> float:
-        """Return the mean seconds of ``repeats`` calls, each after a flush outside its span."""
-        total_ms = 0.0
-        for _ in range(repeats):
-            self._flush.zero_()
-            torch.cuda._sleep(SPIN_CYCLES)  # until everything below is queued
-            self._start.record()
-            run()
-            self._stop.record()
-            self._stop.synchronize()
-            total_ms += self._start.elapsed_time(self._stop)
-        return total_ms / repeats * 1e-3
-
-    def now(self) -> float:
-        """Return host seconds."""
-        return time.perf_counter()
-
-
-def clock_for(device: str) -> CpuClock | CudaClock:
-    """Return the device's clock."""
-    return CudaClock() if device == "cuda" else CpuClock()
-
-
-def mode_for(device: str) -> str:
-    """Return the timing mode that ``clock_for`` will use."""
-    return (CudaClock if device == "cuda" else CpuClock).mode
+    def block(self) -> str | None:
+        """Return None."""
+        return None
 
 
 def spin(seconds: float = SPIN_S) -> None:
@@ -106,20 +65,6 @@ def spin(seconds: float = SPIN_S) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         torch.mm(a, a)
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """When a case has samples enough.
-
-    Attributes:
-        precision: half-width of each median's 95 % interval over the median.
-        cap_s: seconds of sampling a cell; what is not precise by then is flagged noisy.
-    """
-
-    precision: float = 0.02
-    cap_s: float = 1.5
-    least_rounds: int = LEAST_ROUNDS
 
 
 @dataclass
@@ -131,51 +76,134 @@ class Timed:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class _Rounds:
+    """The rounds of one group of implementations that were timed together."""
+
+    samples: list[dict[str, float]] = field(default_factory=list)
+    causes: set[str] = field(default_factory=set)
+    discarded: int = 0
+
+
 def time_together(
-    runs: dict[str, Run], clock: Clock, rule: StopRule, reference: str | None = None
+    runs: dict[str, Run],
+    clock: Clock,
+    rule: StopRule,
+    reference: str | None = None,
+    watch: Watch | None = None,
+    phase: Phase = lambda _: nullcontext(),
 ) -> dict[str, Timed]:
     """Return samples of every implementation, taken in alternating rounds.
 
     Args:
         runs: name -> callable. reference: the name whose stalls reject a whole round.
+        watch: tells what held the clocks back. phase: context of "warm_up" and "sample".
 
     The order within a round turns by one every round, so that no implementation always follows
-    the same one. No sample is dropped for being slow itself.
+    the same one. No sample is dropped for being slow itself. What takes more than ``SLOW`` times
+    as long as the reference is timed afterwards, beside the reference again.
+
+    Raises:
+        ClockError: a clock that stands still, runs backwards, or gives no number.
     """
-    repeats = {name: _warm_up(run, clock) for name, run in runs.items()}
-    rounds: list[dict[str, float]] = []
-    order = list(runs)
-    start = clock.now()
+    watch = watch or NoWatch()
+    with phase("warm_up"):
+        runners = {name: warm_up(name, run, clock, rule) for name, run in runs.items()}
+    fast, slow = _split(runners, reference)
+    found: dict[str, Timed] = {}
+    with phase("sample"):
+        for group, wanted in ((fast, list(fast)), (slow, [n for n in slow if n != reference])):
+            if wanted:
+                rounds = _sample(group, wanted, clock, rule, reference, watch)
+                token = secrets.token_hex(8)
+                for name in wanted:
+                    found[name] = _timed(group[name], rounds, rule, reference, token)
+    return {name: found[name] for name in runs}
+
+
+def _split(
+    runners: dict[str, Runner], reference: str | None
+) -> tuple[dict[str, Runner], dict[str, Runner]]:
+    """Return those of the reference's size, and the much slower ones with the reference."""
+    if reference is None or reference not in runners:
+        return runners, {}
+    limit = SLOW * runners[reference].typical_s
+    fast = {n: r for n, r in runners.items() if r.typical_s <= limit}
+    slow = {n: r for n, r in runners.items() if n == reference or n not in fast}
+    return fast, slow
+
+
+def _sample(
+    group: dict[str, Runner], wanted: list[str], clock: Clock, rule: StopRule,
+    reference: str | None, watch: Watch,
+) -> _Rounds:  # fmt: skip
+    """Take rounds, block by block, until all that is wanted is precise or the cap is reached.
+
+    A block in which heat or a brake held the clocks back is discarded, and taken again after
+    a rest, ``RETRIES`` times at most; a power cap is only noted.
+    """
+    rounds, order, spent, retries = _Rounds(), list(group), 0.0, 0
+    watch.block()
     while True:
-        rounds.append({name: clock.sample(runs[name], repeats[name]) for name in order})
-        order.append(order.pop(0))
-        kept = [rounds[i] for i in _good(rounds, reference)]
-        precise = len(kept) >= rule.least_rounds and _precise(kept, rule.precision)
-        if precise or clock.now() - start >= rule.cap_s * len(runs):
-            break
-    return {name: _timed(name, rounds, kept, repeats[name], rule) for name in runs}
+        start = clock.now()
+        block: list[dict[str, float]] = []
+        while len(block) < BLOCK_ROUNDS and not _spent(spent, start, clock, rule, wanted):
+            block.append(_round(group, order, clock))
+            watch.tick()
+        took = clock.now() - start
+        cause = watch.block()
+        if cause in ("thermal", "brake") and retries < RETRIES:
+            retries += 1
+            rounds.discarded += len(block)
+            clock.wait(REST_S)
+            watch.block()
+            continue
+        rounds.causes |= {cause} if cause else set()
+        rounds.samples += block
+        spent += took
+        kept = _kept(rounds.samples, reference)
+        precise = len(kept) >= rule.least_rounds and _precise(kept, wanted, rule.precision)
+        if precise or spent >= rule.cap_s * len(wanted):
+            return rounds
 
 
-def _warm_up(run: Run, clock: Clock) -> int:
-    """Launch until both floors are met; return calls a sample for the shortest sample allowed."""
-    start, launches, latest = clock.now(), 0, 0.0
-    while launches < WARMUP_LAUNCHES or clock.now() - start < WARMUP_S:
-        latest = clock.sample(run, 1)
-        launches += 1
-    if latest <= 0:
-        raise ValueError(f"expected a clock that moves, got a sample of {latest} s")
-    return max(1, round(LEAST_SAMPLE_S / latest))
+def _spent(
+    before: float, start: float, clock: Clock, rule: StopRule, wanted: list[str]
+) -> bool:  # fmt: skip
+    """Return whether the group's time is over.
+
+    Raises:
+        ClockError: host time ran backwards.
+    """
+    passed = clock.now() - start
+    if passed < 0:
+        raise ClockError(f"expected a clock that moves forward, got {passed} s for a block")
+    return passed > 0 and before + passed >= rule.cap_s * len(wanted)
 
 
-def _good(rounds: list[dict[str, float]], reference: str | None) -> list[int]:
-    if reference is None or reference not in rounds[0]:
-        return list(range(len(rounds)))
+def _round(group: dict[str, Runner], order: list[str], clock: Clock) -> dict[str, float]:
+    """Return one sample of each, and turn the order."""
+    start = clock.now()
+    taken = {}
+    for name in order:
+        runner = group[name]
+        taken[name] = call(runner.armed, clock, runner.repeats)
+    order.append(order.pop(0))
+    if clock.now() <= start:
+        raise ClockError("expected a clock that moves, got the same time after a round")
+    return taken
+
+
+def _kept(rounds: list[dict[str, float]], reference: str | None) -> list[dict[str, float]]:
+    """Return the rounds in which the reference did not stall."""
+    if not rounds or reference is None or reference not in rounds[0]:
+        return rounds
     limit = STALL * median([r[reference] for r in rounds])
-    return [i for i, r in enumerate(rounds) if r[reference] <= limit]
+    return [r for r in rounds if r[reference] <= limit]
 
 
-def _precise(rounds: list[dict[str, float]], precision: float) -> bool:
-    return all(_spread([r[name] for r in rounds]) <= precision for name in rounds[0])
+def _precise(rounds: list[dict[str, float]], wanted: list[str], precision: float) -> bool:
+    return all(_spread([r[name] for r in rounds]) <= precision for name in wanted)
 
 
 def _spread(samples: list[float]) -> float:
@@ -184,14 +212,28 @@ def _spread(samples: list[float]) -> float:
 
 
 def _timed(
-    name: str, rounds: list[dict[str, float]], kept: list[dict[str, float]], repeats: int,
-    rule: StopRule,
-) -> Timed:  # fmt: skip
-    samples = [r[name] for r in kept]
+    runner: Runner, rounds: _Rounds, rule: StopRule, reference: str | None, token: str
+) -> Timed:
+    kept = _kept(rounds.samples, reference)
+    samples = [r[runner.name] for r in kept]
     noisy = len(samples) < rule.least_rounds or _spread(samples) > rule.precision
-    detail = {
-        "repeats": repeats,
-        "rounds_rejected": len(rounds) - len(kept),
-        "spread": _spread(samples),
+    hot = bool(rounds.causes & {"thermal", "brake"})
+    bound = runner.enqueue_s is not None and runner.enqueue_s > median(samples)
+    flags = {
+        Flag.NOISY: noisy,
+        Flag.BIMODAL: is_bimodal(samples),
+        Flag.WARMUP_UNSTABLE: not runner.steady,
+        Flag.THROTTLED: hot,
+        Flag.POWER_LIMITED: "power" in rounds.causes,
+        Flag.LAUNCH_BOUND: bound,
     }
-    return Timed(samples, [Flag.NOISY] if noisy else [], detail)
+    detail = {
+        "rounds": token,
+        "repeats": runner.repeats,
+        "rounds_rejected": len(rounds.samples) - len(kept),
+        "rounds_discarded": rounds.discarded,
+        "spread": _spread(samples),
+        "enqueue_s": runner.enqueue_s,
+        **runner.armed.detail,
+    }
+    return Timed(samples, [f for f, on in flags.items() if on], detail)

@@ -29,6 +29,7 @@ FLAGS = {
     Flag.WARMUP_UNSTABLE: "times still drifted at the end of the warm-up",
     Flag.SINGLE_PROCESS: "all samples come from one process",
     Flag.UNLOCKED: "the clocks were not locked",
+    Flag.WINOGRAD: "faster than the direct form can be: probably Winograd's",
 }
 
 

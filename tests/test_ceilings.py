@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bench import ceilings
+from bench import ceilings, ceilings_file
 from bench.ceilings import Ceiling, best, copy_rate, launch_cost, matrix_rate, sample
 from bench.cli import app
 from bench.environment import environment
@@ -157,7 +157,7 @@ def test_tf32_is_switched_for_its_own_product_alone(monkeypatch: pytest.MonkeyPa
 
 def test_what_is_written_holds_rates_samples_and_the_machine(tmp_path: Path) -> None:
     found = ceilings.measure_ceilings("cpu", Scripted(forever(1e-2), run_calls=False), quick=True)
-    path = ceilings.write(found, environment("cpu"), tmp_path / "new" / "folder")
+    path = ceilings_file.write(found, environment("cpu"), tmp_path / "new" / "folder")
     data = json.loads(path.read_text())
     assert data["copy_bytes_per_s"] == pytest.approx(2 * 64 * 2**20 / 1e-2)
     assert data["matrix_flops_per_s"]["float32"] == pytest.approx(2 * 4096 * 256 * 1152 / 1e-2)

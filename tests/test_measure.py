@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from bench import impls, measure
+from bench.clocks import CpuClock
 from bench.impls import block_sparse
 from bench.problem import EPS, Prepared, Problem, Unsupported, is_right, pattern_of
 from bench.records import Case, Flag, Recipe, Status
-from bench.timing import CpuClock, StopRule
+from bench.timing import StopRule
 from hrbp_core.shapes import ConvShape, Pass
 
 QUICK = StopRule(precision=1.0, cap_s=0.05, least_rounds=6)
+CORE = {"dense", "masked_dense", "gather_grouped", "block_sparse", "plain_grouped", "thin_dense"}
 
 
 def make_case(conv_pass=Pass.FPROP, dtype="float32", method="hrbp2", **changes):
@@ -30,7 +32,7 @@ def fake(monkeypatch):
     known = {}
     real = impls.load
     monkeypatch.setattr(impls, "load", lambda name: known.get(name) or real(name))
-    monkeypatch.setattr("bench.timing.WARMUP_S", 0.0)
+    monkeypatch.setattr("bench.warmup.WARMUP_S", 0.0)
 
     def register(name, prepare):
         known[name] = SimpleNamespace(prepare=prepare)
@@ -51,12 +53,18 @@ def test_every_implementation_agrees_with_the_oracle(fake, conv_pass, dtype, lay
     case = make_case(conv_pass, dtype, stride=(2, 1))
     case = Case(**{**vars(case), "layout": layout})
     found = measured(impls.IMPLS, case)
-    assert {n: (m.status, m.reason) for n, m in found.items()} == dict.fromkeys(
-        impls.IMPLS, (Status.OK, None)
+    ran = {n: m for n, m in found.items() if m.status is not Status.SKIPPED}
+    assert {n: (m.status, m.reason) for n, m in ran.items()} == dict.fromkeys(
+        ran, (Status.OK, None)
     )
-    assert len({m.detail["rounds"] for m in found.values()}) == 1
-    assert len({len(m.samples_s) for m in found.values()}) == 1
-    assert all(m.prep_s > 0 and is_right(m.errors) for m in found.values())
+    assert set(ran) >= CORE
+    assert all(m.reason for n, m in found.items() if n not in ran)
+    by_rounds = {}
+    for m in ran.values():
+        by_rounds.setdefault(m.detail["rounds"], set()).add(len(m.samples_s))
+    assert all(len(lengths) == 1 for lengths in by_rounds.values())
+    assert len(by_rounds) <= 2  # those much slower than dense have rounds of their own
+    assert all(m.prep_s > 0 and is_right(m.errors) for m in ran.values())
 
 
 def good(problem):
@@ -140,7 +148,7 @@ def test_an_answer_kept_from_the_check_is_found(fake):
 
     found = measured([fake("cheat", prepare)])
     assert found["cheat"].status is Status.WRONG
-    assert "after timing" in found["cheat"].reason
+    assert "a timed output" in found["cheat"].reason
 
 
 def test_changed_inputs(fake):

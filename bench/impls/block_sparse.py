@@ -15,6 +15,7 @@ from hrbp_core.ops import index_tensors
 from hrbp_core.shapes import Pass
 
 NAME = "block_sparse"
+ABOUT = "ours: hrbp_core's three passes"
 
 
 def prepare(problem: Problem) -> Prepared:

@@ -9,6 +9,7 @@ from bench.impls.vendor import conv_pass
 from bench.problem import Prepared, Problem
 
 NAME = "dense"
+ABOUT = "the vendor's dense convolution: oneDNN on a CPU, cuDNN on CUDA; the reference"
 ROUNDS = 5
 
 

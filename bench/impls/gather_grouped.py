@@ -14,6 +14,7 @@ from bench.problem import CL, Prepared, Problem, Unsupported
 from hrbp_core.shapes import Pass
 
 NAME = "gather_grouped"
+ABOUT = "channels gathered, then the vendor's grouped convolution, padded"
 
 
 def prepare(problem: Problem) -> Prepared:

@@ -7,6 +7,7 @@ from bench.problem import CL, Prepared, Problem
 from hrbp_core.shapes import Pass
 
 NAME = "masked_dense"
+ABOUT = "dense with weights multiplied by the mask in every call: no speed-up"
 
 
 def prepare(problem: Problem) -> Prepared:
