@@ -3,7 +3,8 @@
 =========  =====================================================================================
 cold       caches hold nothing of the call: buffers rotate over at least five times L2, or the
            caches are overwritten before the span (never inside it, never subtracted)
-hot        calls back to back on the same buffers, queued behind a spinning kernel
+hot        calls back to back on the same buffers (CUDA: queued behind a spinning kernel; CPU:
+           after an untimed call, so that no other implementation's data is in the caches)
 sustained  a CUDA graph of the call, replayed back to back: the mode of step-time claims
 host       seconds that the host needs to enqueue a call, nothing of the device
 =========  =====================================================================================
@@ -109,7 +110,7 @@ class Clock(Protocol):
 
 
 class CpuClock:
-    """Host time. Hot: the caches hold what the other implementations of the round left."""
+    """Host time."""
 
     def __init__(self, mode: str = "hot") -> None:
         self.mode = mode_for("cpu", mode)
@@ -124,6 +125,7 @@ class CpuClock:
         """Return seconds a call."""
         if self.mode == "cold":
             return sum(self._cold(run) for _ in range(repeats)) / repeats
+        run()  # untimed: what the caches hold must not depend on who runs along
         start = time.perf_counter_ns()
         for _ in range(repeats):
             run()

@@ -13,8 +13,8 @@ from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 METHODS = ("hrbp2", "aligned", "shuffled", "sorted")
 RECORDED = StopRule(precision=0.005, cap_s=10)
-# With 1.5 s a cell, 96 cells took 129 s; run_all.sh has 5 minutes in all.
-QUICK = StopRule(precision=0.02, cap_s=1.0, steady=0.02, warmup_cap_s=0.5)
+# With 1 s a cell, the 224 cells of a CPU took 289 s.
+QUICK = StopRule(precision=0.02, cap_s=0.8, steady=0.02, warmup_cap_s=0.5)
 # Batches that fill the machine without making a quick sweep slow.
 BATCH = {"cpu": 8, "cuda": 128}
 

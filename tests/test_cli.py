@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.impls import IMPLS
+
 ROOT = Path(__file__).parent.parent
 TINY = ["--layers", "conv5_3x3", "--batch", "1", "--densities", "0.25", "--blocks", "64"]
-CPU = ["--device", "cpu"]
+# the slow baselines have a test of their own
+CPU = ["--device", "cpu", "--impls", "dense,masked_dense,gather_grouped,block_sparse"]
 
 
 def bench(*words, timeout=120):
@@ -38,6 +42,24 @@ def results(tmp_path_factory):
 @pytest.fixture
 def copy(results, tmp_path):
     return Path(shutil.copytree(results, tmp_path / "copy"))
+
+
+def test_every_implementation_is_measured_or_says_why(tmp_path):
+    command = ("run", "--suite", "quick", *TINY, "--device", "cpu", "--passes", "wgrad")
+    done = bench(*command, "--out", tmp_path, "--isolate", "--trace")
+    assert done.returncode == 0, done.stderr
+    lines = {line["impl"]: line for line in lines_of(tmp_path)}
+    assert list(lines) == list(IMPLS)
+    for name, line in lines.items():
+        if line["status"] == "ok":
+            assert line["detail"]["ceilings"]["flops_per_s"] > 0
+            assert line["detail"]["monitor"]["load_average"] is not None
+            assert (tmp_path / "traces" / line["detail"]["trace"]).exists()
+        else:
+            assert (line["status"], line["samples_s"]) == ("skipped", []), name
+            assert line["reason"]
+    ceilings = json.loads((tmp_path / "ceilings.json").read_text())
+    assert ceilings["matrix_flops_per_s"]["float32"] > 0
 
 
 def lines_of(folder):
@@ -183,10 +205,10 @@ BAD = [
     ([*RUN, "--blocks", "1024"], "block 1024 is larger than the layer"),
     (["run", "--suite", "quick", "--device", "cuda"], "expected a CUDA device, found none"),
     (["run", "--suite", "quick", "--device", "tpu"], "expected a device of auto, cpu, cuda"),
-    (["accuracy", *CPU, "--data", "digits", "--arms", "dense,magic"], "magic"),
-    (["accuracy", *CPU, "--data", "imagenet22k"], "imagenet22k"),
-    (["accuracy", *CPU, "--preset", "nope"], "nope"),
-    (["accuracy", *CPU, "--data", "digits", "--densities", "0.001"], "0.125"),
+    (["accuracy", "--device", "cpu", "--data", "digits", "--arms", "dense,magic"], "magic"),
+    (["accuracy", "--device", "cpu", "--data", "imagenet22k"], "imagenet22k"),
+    (["accuracy", "--device", "cpu", "--preset", "nope"], "nope"),
+    (["accuracy", "--device", "cpu", "--data", "digits", "--densities", "0.001"], "0.125"),
     (["accuracy", "--data", "digits", "--device", "cuda"], "expected a CUDA device, found none"),
 ]
 
@@ -247,5 +269,5 @@ def test_interrupt_keeps_what_is_measured_and_says_how_to_resume(tmp_path):
     running.send_signal(2)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130, stderr
-    assert "the same command resumes" in stdout
+    assert f"to go on:\n  python -m bench {shlex.join(command[3:])}" in stdout
     assert lines_of(out)

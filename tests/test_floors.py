@@ -22,6 +22,8 @@ RANKS: dict[str, float] = {
     "bench.stats": 0,
     "bench.verdict": 0,
     "bench.records": 0.1,
+    "bench.stop_rule": 0.1,
+    "bench.floors": 0.2,
     "hrbp_core.tables": 1,
     "hrbp_core.pattern": 1.1,
     "hrbp_core.launch_tables": 1.1,
@@ -51,7 +53,18 @@ RANKS: dict[str, float] = {
 UNITS = ("hrbp_core.regrouping", "hrbp_core.kernels", "bench", "reports")
 NO_TORCH = (
     *(f"bench.{name}" for name in ("stats", "records", "store", "table", "gate", "suites")),
-    *(f"bench.{name}" for name in ("jsonl", "gate_result", "accuracy_table", "frames", "verdict")),
+    *(
+        f"bench.{name}"
+        for name in (
+            "jsonl",
+            "gate_result",
+            "accuracy_table",
+            "frames",
+            "verdict",
+            "floors",
+            "stop_rule",
+        )
+    ),
     "hrbp_core.shapes",
     "reports",
 )
