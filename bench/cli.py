@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from bench import cli_device, cli_profile
+from bench import cli_device, cli_export, cli_profile
+from bench.progress import bar
 from bench.records import WorkerError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 cli_device.register(app)
 cli_profile.register(app)
+cli_export.register(app)
 T = TypeVar("T")
 
 
@@ -155,7 +157,7 @@ def run(
         )
         names = _split(impl_names, "impls", str) or tuple(impls.available())
         try:
-            with _bar("cases") as progress:
+            with bar("cases") as progress:
                 result = run_sweep(sweep, names, out, progress, options)
         except KeyboardInterrupt:
             print(f"\ninterrupted; what is measured is in {out}; to go on:\n  {_command()}")
@@ -214,7 +216,7 @@ def accuracy(
             epochs=epochs,
         )
         try:
-            with _bar("runs") as progress:
+            with bar("runs") as progress:
                 runs = train_plan(plan, out, progress)
         except KeyboardInterrupt:
             print(f"\ninterrupted; finished runs are in {out}; the same command resumes")
@@ -277,27 +279,3 @@ def doctor() -> None:
     found = examining.findings()
     examining.render(found, Console())
     raise typer.Exit(examining.exit_code(found))
-
-
-@contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Offer a progress callback (done, total, label): a bar with the time left, or lines."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total, text: print(f"[{done}/{total}] {text}", file=sys.stderr)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        Left(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(
-            task, completed=done, total=total, description=text
-        )

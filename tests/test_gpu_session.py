@@ -74,7 +74,8 @@ def test_stages(session: Session, stage: str, steps: list[str]) -> None:
 def test_tiles_stop_by_themselves_before_their_limit(session: Session) -> None:
     for name, limit, command in planned(session.run("--dry-run").stdout):
         if name.startswith("tiles"):
-            assert 60 * float(command.split("--minutes ")[1].split()[0]) <= limit - 10
+            # a second may pass between the two numbers
+            assert 60 * float(command.split("--minutes ")[1].split()[0]) <= limit - 9
 
 
 @pytest.mark.parametrize(

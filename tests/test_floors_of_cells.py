@@ -1,0 +1,118 @@
+"""Floors and attainment against hand-computed values, and the status of impossible times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bench import floors, measure
+from bench.extras import Extras
+from bench.floors import Ceilings, floor_s, least_bytes
+from bench.records import Flag, Measurement, Status
+from bench.timing import StopRule
+from hrbp_core.shapes import Pass
+from tests.scripted_clock import ScriptedClock
+from tests.test_measure import make_case
+
+CEILINGS = Ceilings(flops_per_s=1e9, bytes_per_s=1e6, cache_bytes=1000)
+
+
+def test_least_bytes_by_hand():
+    """N2 C32 6x5 K48 3x3: x 1920, y 2880, stored weights 27 * 256 = 6912 elements of 4 bytes."""
+    case = make_case(Pass.FPROP)
+    assert least_bytes(case, 1000, dense_weights=False) == 4 * (1920 + 6912) + 4 * 2880 - 1000
+    assert least_bytes(case, 10**6, dense_weights=False) == 4 * (1920 + 6912)
+    assert least_bytes(case, 0, dense_weights=True) == 4 * (1920 + 2880 + 48 * 32 * 9)
+    wgrad = replace(case, conv_pass=Pass.WGRAD, dtype="bfloat16")
+    assert least_bytes(wgrad, 1000, dense_weights=False) == 2 * (1920 + 2880) + 2 * 6912 - 1000
+
+
+def test_floors_by_mode():
+    case = make_case(Pass.FPROP)
+    flops = case.shape.flops(case.stored_weights)
+    assert flops == 2 * 6912 * 2 * 30
+    assert floor_s(case, "hot", flops, CEILINGS) == pytest.approx(flops / 1e9)
+    assert floor_s(case, "sustained", flops, CEILINGS) == pytest.approx(flops / 1e9)
+    assert floor_s(case, "cold", flops, CEILINGS) == pytest.approx((4 * 11712 - 1000) / 1e6)
+    assert floor_s(case, "host", flops, CEILINGS) is None
+    assert floor_s(case, "hot", flops, replace(CEILINGS, flops_per_s=None)) is None
+    smaller = floor_s(case, "cold", flops / 2, CEILINGS)  # another function: its bytes are unknown
+    assert smaller == pytest.approx(flops / 2e9)
+
+
+class Source:
+    def __init__(self, first, again):
+        self.rates, self.asked = [first, again], 0
+
+    def now(self):
+        return replace(CEILINGS, flops_per_s=self.rates[min(self.asked, 1)])
+
+    def again(self):
+        self.asked += 1
+        return self.now()
+
+
+class OneClock(ScriptedClock):
+    """Every call takes 1 ms, whatever it is."""
+
+    def __init__(self):
+        super().__init__({})
+
+    def sample(self, run, repeats):
+        run()
+        self.time += 1e-3 * repeats
+        return 1e-3
+
+    def enqueue_s(self, run):
+        return None
+
+
+def measured(name, source, case=None):
+    rule = StopRule(precision=1.0, cap_s=0.05, least_rounds=6, steady=1.0)
+    found = measure.measure_case(
+        case or make_case(), [name], OneClock(), rule, "env", Extras(ceilings=source)
+    )
+    return found[0]
+
+
+def test_a_time_under_its_floor_is_impossible():
+    """829440 operations in 1 ms are 0.83 GFLOP/s; under a ceiling of 0.5 no machine does that."""
+    found = measured("block_sparse", Source(5e8, 5e8))
+    assert found.status is Status.IMPOSSIBLE
+    assert "of its floor" in found.reason
+    assert len(found.samples_s) >= 6
+    assert Measurement.from_dict(found.to_dict()) == found
+
+
+def test_a_ceiling_that_was_too_low_is_measured_again():
+    source = Source(5e8, 1e9)
+    found = measured("block_sparse", source)
+    assert (found.status, source.asked) == (Status.OK, 1)
+    columns = floors.columns(found, 1e-3)
+    assert columns["attainment"] == pytest.approx(0.82944)
+    assert measured("block_sparse", Source(1e9, 2e9)).detail["ceilings"]["flops_per_s"] == 1e9
+
+
+def test_dense_three_by_three_may_be_winograd():
+    found = measured("dense", Source(1e8, 1e8))
+    assert found.status is Status.OK
+    assert Flag.WINOGRAD in found.flags
+    strided = make_case(Pass.FPROP, stride=(2, 1))
+    assert measured("dense", Source(1e8, 1e8), strided).status is Status.IMPOSSIBLE
+
+
+def test_calls_until_preparing_has_paid():
+    assert floors.calls_to_pay(1.0, 3e-3, 1e-3) == pytest.approx(500)
+    assert floors.calls_to_pay(1.0, 1e-3, 1e-3) == float("inf")
+
+
+def test_a_trace_that_fails_costs_no_samples():
+    def trace(cell_id, run):
+        raise OSError("no room")
+
+    rule = StopRule(precision=1.0, cap_s=0.05, least_rounds=6, steady=1.0)
+    extras = Extras(trace=trace, energy=lambda run: {"calls": 3})
+    found = measure.measure_case(make_case(), ["dense"], OneClock(), rule, "env", extras)[0]
+    assert found.status is Status.OK
+    assert "no room" in found.detail["not_looked"]
