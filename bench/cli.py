@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from bench import cli_device, cli_export, cli_profile
+from bench import cli_breakeven, cli_device, cli_export, cli_profile
 from bench.progress import bar
 from bench.records import WorkerError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 cli_device.register(app)
 cli_profile.register(app)
 cli_export.register(app)
+cli_breakeven.register(app)
 T = TypeVar("T")
 
 

@@ -40,6 +40,10 @@ class CeilingSource(Protocol):
         """Return the best so far."""
         ...
 
+    def witness(self, flops_per_s: float) -> None:
+        """Take note of a rate that a right dense layer was seen to reach."""
+        ...
+
     def again(self) -> Ceilings:
         """Measure once more and return the best so far."""
         ...

@@ -79,6 +79,7 @@ class _Measuring:
         self._time()
         while self._find_spoiler(inputs):  # the others' outputs came from spoiled inputs
             self._time()
+        self._witness()
         for attempt in self._ready():
             self.extras.announce(attempt.name)
             self._check(attempt, attempt.kept, "a timed output")
@@ -120,7 +121,6 @@ class _Measuring:
             return self.problem.answer(masked=prepared.masked)
 
     def _check(self, attempt: Attempt, out: Tensor | None, when: str) -> None:
-        """Compare an output with the oracle."""
         prepared = attempt.prepared
         if prepared is None:
             return
@@ -216,6 +216,13 @@ class _Measuring:
         attempt.detail["rotated"] = len(runs)
         return Rotation(runs, one)
 
+    def _witness(self) -> None:
+        """Let oneDNN's direct convolution speak for the CPU; cuDNN's may be Winograd's."""
+        case = self.problem.case
+        for attempt in self._ready():
+            if self.extras.ceilings and (attempt.name, case.device) == (REFERENCE_IMPL, "cpu"):
+                self.extras.ceilings.witness(case.shape.flops() / min(attempt.samples_s))
+
     def _hold_against_floor(self, attempt: Attempt, prepared: Prepared) -> None:
         """Note the work and the ceilings; a time that no machine can reach is impossible."""
         case, source = self.problem.case, self.extras.ceilings
@@ -226,13 +233,14 @@ class _Measuring:
         if source is None:
             return
         ceilings, taken = source.now(), median(attempt.samples_s)
+        least = IMPOSSIBLE[case.device]
         floor = floor_s(case, self.clock.mode, flops, ceilings)
-        if floor is not None and taken < IMPOSSIBLE * floor:
+        if floor is not None and taken < least * floor:
             with self.extras.phase("ceilings"):
                 ceilings = source.again()
             floor = floor_s(case, self.clock.mode, flops, ceilings)
         attempt.detail["ceilings"] = ceilings.to_dict()
-        if floor is None or taken >= IMPOSSIBLE * floor:
+        if floor is None or taken >= least * floor:
             return
         if may_be_winograd(case, attempt.name):
             attempt.flags.append(Flag.WINOGRAD)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +12,7 @@ from bench import floors, measure
 from bench.extras import Extras
 from bench.floors import Ceilings, floor_s, least_bytes
 from bench.records import Flag, Measurement, Status
+from bench.run_ceilings import RunCeilings
 from bench.timing import StopRule
 from hrbp_core.shapes import Pass
 from tests.scripted_clock import ScriptedClock
@@ -43,10 +46,13 @@ def test_floors_by_mode():
 
 class Source:
     def __init__(self, first, again):
-        self.rates, self.asked = [first, again], 0
+        self.rates, self.asked, self.seen = [first, again], 0, []
 
     def now(self):
         return replace(CEILINGS, flops_per_s=self.rates[min(self.asked, 1)])
+
+    def witness(self, flops_per_s):
+        self.seen.append(flops_per_s)
 
     def again(self):
         self.asked += 1
@@ -77,8 +83,8 @@ def measured(name, source, case=None):
 
 
 def test_a_time_under_its_floor_is_impossible():
-    """829440 operations in 1 ms are 0.83 GFLOP/s; under a ceiling of 0.5 no machine does that."""
-    found = measured("block_sparse", Source(5e8, 5e8))
+    """829440 operations in 1 ms are 0.83 GFLOP/s; twice a ceiling of 0.4."""
+    found = measured("block_sparse", Source(4e8, 4e8))
     assert found.status is Status.IMPOSSIBLE
     assert "of its floor" in found.reason
     assert len(found.samples_s) >= 6
@@ -86,7 +92,7 @@ def test_a_time_under_its_floor_is_impossible():
 
 
 def test_a_ceiling_that_was_too_low_is_measured_again():
-    source = Source(5e8, 1e9)
+    source = Source(4e8, 1e9)
     found = measured("block_sparse", source)
     assert (found.status, source.asked) == (Status.OK, 1)
     columns = floors.columns(found, 1e-3)
@@ -100,6 +106,26 @@ def test_dense_three_by_three_may_be_winograd():
     assert Flag.WINOGRAD in found.flags
     strided = make_case(Pass.FPROP, stride=(2, 1))
     assert measured("dense", Source(1e8, 1e8), strided).status is Status.IMPOSSIBLE
+
+
+def test_the_dense_layer_of_the_same_rounds_is_a_witness():
+    source = Source(1e9, 1e9)
+    case = make_case()
+    measured("dense", source, case)
+    assert source.seen == [pytest.approx(case.shape.flops() / 1e-3)]
+    assert not measured("block_sparse", source).flags
+    assert len(source.seen) == 1
+
+
+def test_a_witness_raises_the_ceiling():
+    ticks = count()
+    clock = SimpleNamespace(sample=lambda run, repeats: 1.0, now=lambda: float(next(ticks)))
+    ceilings = RunCeilings("cpu", "float32", clock)
+    before = ceilings.now().flops_per_s
+    ceilings.witness(before / 2)
+    assert ceilings.now().flops_per_s == before
+    ceilings.witness(2 * before)
+    assert ceilings.now().flops_per_s == 2 * before
 
 
 def test_calls_until_preparing_has_paid():
