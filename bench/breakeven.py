@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+ANSWERS = "breakeven.jsonl"  # one line a finished search, in a results folder
+KEY = "search_id"
 POINTS = (5, 9)
 
 
@@ -29,7 +31,16 @@ class Point:
 
 
 class Failed(Exception):
-    """A point that could not be measured; the text says why."""
+    """A point that could not be measured; the text says why.
+
+    Attributes:
+        status: of the cell that failed. points: those measured before.
+    """
+
+    def __init__(self, reason: str, status: str) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.points: tuple[Point, ...] = ()
 
 
 class Answer(StrEnum):
@@ -73,7 +84,19 @@ def search(measure: Callable[[int], Point], least: int, most: int, points: int =
     """
     if not POINTS[0] <= points <= POINTS[1]:
         raise ValueError(f"expected {POINTS[0]} to {POINTS[1]} points, got {points}")
-    found = [measure(least)]
+    found: list[Point] = []
+    try:
+        return _bisect(measure, least, most, points, found)
+    except Failed as error:
+        error.points = _ordered(found)
+        raise
+
+
+def _bisect(
+    measure: Callable[[int], Point], least: int, most: int, points: int, found: list[Point]
+) -> BreakEven:
+    """Search, noting each point in ``found``."""
+    found.append(measure(least))
     if found[0].speedup <= 1:
         return _result(Answer.NEVER, None, found)
     if most > least:
@@ -102,8 +125,11 @@ def _result(answer: Answer, sparsity: float | None, found: list[Point]) -> Break
     high = min((p.sparsity for p in found if p.low > 1), default=1.0)
     monotone = low <= high
     low, high = min(low, high), max(low, high)
-    ordered = tuple(sorted(found, key=lambda p: p.sparsity))
-    return BreakEven(answer, sparsity, low, high, monotone, ordered)
+    return BreakEven(answer, sparsity, low, high, monotone, _ordered(found))
+
+
+def _ordered(found: list[Point]) -> tuple[Point, ...]:
+    return tuple(sorted(found, key=lambda p: p.sparsity))
 
 
 def sentence(result: BreakEven, what: str) -> str:

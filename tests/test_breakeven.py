@@ -81,11 +81,17 @@ def test_a_layer_of_two_densities():
 
 
 def test_a_point_that_fails_ends_the_search():
-    def measure(blocks):
-        raise Failed("oom: no memory")
+    ok = scripted(efficiency(0.6))
 
-    with pytest.raises(Failed, match="oom"):
+    def measure(blocks):
+        if blocks not in (8, MOST):
+            raise Failed("no memory", "oom")
+        return ok(blocks)
+
+    with pytest.raises(Failed, match="oom: no memory") as caught:
         search(measure, 8, MOST)
+    assert [p.blocks for p in caught.value.points] == [MOST, 8]
+    assert caught.value.status == "oom"
 
 
 @pytest.mark.parametrize("points", [4, 10])
