@@ -17,7 +17,16 @@ from bench.breakeven import ANSWERS, KEY, BreakEven, Failed, Point, search
 from bench.clocks import mode_for
 from bench.environment import environment, use_all_cores
 from bench.jsonl import append_line, read_lines
-from bench.records import REFERENCE_IMPL, SCHEMA, Case, Cell, Measurement, Status, digest
+from bench.records import (
+    REFERENCE_IMPL,
+    SCHEMA,
+    Case,
+    Cell,
+    Environment,
+    Measurement,
+    Status,
+    digest,
+)
 from bench.session import Session, Settings
 from bench.store import Results, Store, read_results
 from bench.suites import QUICK, RECORDED, Sweep, cases, find_suite, layer_table
@@ -105,7 +114,7 @@ def find(question: Question, out: Path, progress: Progress = lambda *_: None) ->
             result = search(points.point, *question.blocks, question.most_points)
         finally:
             points.close()
-    _keep(question, result, points.environment, out)
+    _keep(question, result, points.facts, out)
     return result
 
 
@@ -167,17 +176,18 @@ def _point(found: list[Measurement], points: _Points, blocks: int, sparsity: flo
     return Point(blocks, sparsity, *(float(row[name]) for name in names))
 
 
-def _keep(question: Question, result: BreakEven, environment_id: str, out: Path) -> None:
+def _keep(question: Question, result: BreakEven, facts: Environment, out: Path) -> None:
     """Append the answer, unless just this one is there."""
     asked = asdict(question)
     asked["pass"] = asked.pop("conv_pass")
-    facts = asked | {
+    line = asked | {
         "mode": mode_for(question.device, question.mode),
         "batch": question.cases(question.blocks[0])[0].shape.N,
-        "environment": environment_id,
+        "environment": facts.environment_id,
+        "device_name": facts.device_name,
         **asdict(result),
     }
-    path, name = out / ANSWERS, digest(facts)
+    path, name = out / ANSWERS, digest(line)
     stored = read_lines(path).records if path.exists() else []
-    if all(line.get(KEY) != name for line in stored):
-        append_line(path, {"schema": SCHEMA, KEY: name} | facts, KEY)
+    if all(each.get(KEY) != name for each in stored):
+        append_line(path, {"schema": SCHEMA, KEY: name} | line, KEY)

@@ -85,6 +85,7 @@ def ceilings(
     with _sentences():
         from rich.console import Console
 
+        from bench.allocator import keep_freed_memory
         from bench.ceilings import clock_for, measure_ceilings
         from bench.ceilings_file import write
         from bench.ceilings_view import table
@@ -92,6 +93,7 @@ def ceilings(
 
         chosen = pick_device(device)
         use_all_cores()
+        keep_freed_memory()
         found = measure_ceilings(chosen, clock_for(chosen), quick=quick)
         path = write(found, environment(chosen), out)
     Console().print(table(found))

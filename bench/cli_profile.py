@@ -1,53 +1,22 @@
-"""The ``profile`` command: its options, its table, its files."""
+"""The ``profile`` command: its options, and which of them go together."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-if TYPE_CHECKING:
-    from bench.offline_table import Job
-    from bench.profile import Outcome, Row
-    from bench.records import Case
+from bench import cli_live, cli_offline
 
 USAGE, INTERRUPTED = 2, 130
-WIDTH = 190  # columns of a table that goes to a file
-COLUMNS = (
-    "pass", "dtype", "math", "block", "tile", "variant", "arch", "regs", "stack", "shared", "warps",
-    "progs", "matrix", "async", "loads", "2-byte", "loop", "instrs", "",
-)  # fmt: skip
-LEGEND = (
-    "regs and stack (bytes) a thread; shared: bytes a program; progs: programs a multiprocessor; "
-    "async, loads: copies to shared memory and loads from global memory, bits a thread:count; "
-    "loop: instructions of the innermost loop with the most matrix instructions"
-)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, as it was typed."""
-
-    layer: str | None
-    block: int | None
-    density: float | None
-    passes: str | None
-    dtype: str | None
-    batch: int | None
-    tile: str | None
-    arch: str
-    gpu_sms: int
-    rate_tflops: float | None
-    bandwidth_tbs: float | None
+ARCH, GPU_SMS = "sm_90", 132
+OFFLINE_ONLY = ("all_tiles", "tile", "arch", "gpu_sms", "rate_tflops", "bandwidth_tbs", "jobs")
+LIVE_ONLY = ("device", "impls", "layout", "method", "calls", "ncu")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,45 +25,54 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    offline: Annotated[bool, typer.Option("--offline", help="Compile; needs no GPU.")] = False,
-    all_tiles: Annotated[bool, typer.Option("--all-tiles", help="Every legal tile.")] = False,
     layer: Annotated[str | None, typer.Option(help="Of `list layers`.")] = None,
-    block: Annotated[int | None, typer.Option(help="16, 32, 64 or 128.")] = None,
+    block: Annotated[int | None, typer.Option(help="16, 32, 64 or 128 on a GPU.")] = None,
     density: Annotated[float | None, typer.Option(help="E.g. 0.25.")] = None,
     passes: Annotated[
         str | None, typer.Option("--pass", help="Any of fprop,dgrad,wgrad; all when left out.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Any of float16,bfloat16,float32; bfloat16 for a layer.")
+        str | None, typer.Option(help="bfloat16 on a GPU, float32 on a CPU, when left out.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images; 128.")] = None,
-    tile: Annotated[str | None, typer.Option(help="Name of a legal tile.")] = None,
-    arch: Annotated[str, typer.Option(help="Of sm_80,sm_90,sm_100.")] = "sm_90",
-    gpu_sms: Annotated[int, typer.Option(help="Multiprocessors to choose tiles for.")] = 132,
-    rate_tflops: Annotated[float | None, typer.Option(help="Assumed matrix rate.")] = None,
-    bandwidth_tbs: Annotated[float | None, typer.Option(help="Assumed copy bandwidth.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    impls: Annotated[str | None, typer.Option(help="dense,block_sparse when left out.")] = None,
+    method: Annotated[str | None, typer.Option(help="hrbp2, aligned, shuffled, sorted.")] = None,
+    layout: Annotated[str | None, typer.Option(help="canonical or standalone.")] = None,
+    calls: Annotated[int | None, typer.Option(help="Calls under the profiler; 20.")] = None,
+    ncu: Annotated[bool, typer.Option("--ncu", help="Ask Nsight Compute, too.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Compile; needs no GPU.")] = False,
+    all_tiles: Annotated[bool, typer.Option("--all-tiles", help="Offline: every tile.")] = False,
+    tile: Annotated[str | None, typer.Option(help="Offline: name of a legal tile.")] = None,
+    arch: Annotated[str | None, typer.Option(help="Offline: of sm_80,sm_90,sm_100.")] = None,
+    gpu_sms: Annotated[int | None, typer.Option(help="Offline: multiprocessors; 132.")] = None,
+    rate_tflops: Annotated[float | None, typer.Option(help="Offline: assumed rate.")] = None,
+    bandwidth_tbs: Annotated[float | None, typer.Option(help="Offline: assumed copy.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Offline: processes; all cores.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write profile.json into this folder.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes; all cores.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write profile.json, and live traces, into this folder.")
+    ] = None,
 ) -> None:
-    """Show what the compiler makes of the GPU kernels. Exits 0, 1 when a launch spills, lacks
-    wgmma on sm_90, asks for too much shared memory, fails or has no tile, 2 usage.
+    """Show where the time of a layer goes: each implementation is checked, timed and taken
+    apart. Exits 0, 5 when one is wrong or impossible, 2 usage or nothing to profile.
+
+    With --offline: what the compiler makes of the GPU kernels. Exits 0, 1 when a launch spills,
+    lacks wgmma on sm_90, asks for too much shared memory, fails or has no tile, 2 usage.
+
+    Example: python -m bench profile --layer conv4_3x3 --block 32 --density 0.25
 
     Example: python -m bench profile --offline --all-tiles --arch sm_90
     """
-    asked = Request(
-        layer, block, density, passes, dtype, batch, tile, arch, gpu_sms, rate_tflops, bandwidth_tbs
-    )
+    given = dict(locals())
     with _sentences():
-        _check(asked, offline, all_tiles, jobs)
-        outcome, floors = _compile(asked, jobs or os.cpu_count() or 1)
+        _check(given)
         files = [json_file] if json_file else []
         files += [out / "profile.json"] if out else []
-        _write(files, outcome, asked, all_tiles, floors)
-    _render(outcome, floors)
+        code = (_offline if offline else _live)(given, files)
     for file in files:
         print(f"written: {file}")
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -110,180 +88,58 @@ def _sentences() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _check(asked: Request, offline: bool, all_tiles: bool, jobs: int | None) -> None:
+def _check(given: dict[str, Any]) -> None:
     """Raise a ValueError unless the options go together."""
-    if not offline:
-        raise ValueError("profiling on a live device is not there yet: add --offline")
-    if all_tiles == (asked.layer is not None):
-        raise ValueError("expected either --all-tiles or --layer")
+    offline, all_tiles = given["offline"], given["all_tiles"]
+    for name in LIVE_ONLY if offline else OFFLINE_ONLY:
+        if given[name] not in (None, False):
+            wanted = "without --offline" if offline else "with --offline"
+            got = "with it" if offline else "without it"
+            raise ValueError(f"expected {_option(name)} {wanted}, got it {got}")
+    if all_tiles == (given["layer"] is not None):
+        choices = "either --all-tiles or --layer" if offline else "--layer, or --offline"
+        raise ValueError(f"expected {choices}")
     for name in ("block", "density", "batch", "tile", "rate_tflops", "bandwidth_tbs"):
-        if all_tiles and getattr(asked, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"expected {option} with --layer, got it with --all-tiles")
-    for name in ("gpu_sms", "rate_tflops", "bandwidth_tbs"):
-        given = getattr(asked, name)
-        if given is not None and not given > 0:
-            raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {given:g}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"expected --jobs of at least 1, got {jobs}")
-
-
-def _compile(asked: Request, processes: int) -> tuple[Outcome, list[dict[str, Any]]]:
-    from bench.occupancy import arch_of
-    from bench.suites import layer_table, passes_of
-    from hrbp_core.shapes import Pass
-
-    archs = [arch_of(name).name for name in _split(asked.arch, "arch")]
-    passes = tuple(Pass) if asked.passes is None else passes_of(_split(asked.passes, "pass"))
-    suites = {layer.name: suite for suite, layer in layer_table()}
-    if asked.layer is not None and asked.layer not in suites:
-        raise ValueError(f"expected a layer of {', '.join(suites)}; got {asked.layer!r}")
-
-    from bench import offline_table  # from here on with torch: what is misspelt is told at once
-    from bench import profile as profiling
-    from bench.offline_table import DTYPES
-
-    dtypes = _split(asked.dtype or ("bfloat16" if asked.layer else ",".join(DTYPES)), "dtype")
-    for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise ValueError(f"expected a dtype of {', '.join(DTYPES)}; got {dtype!r}")
-    jobs: list[Job] = []
-    cases: list[Case] = []
-    missing: list[str] = []
-    if asked.layer is None:
-        jobs, missing = offline_table.all_tiles(archs, passes, dtypes)
-    else:
-        cases = _cases(asked, asked.layer, suites[asked.layer], dtypes, passes)
-    for case in cases:
-        jobs += offline_table.layer_jobs(case, archs, asked.gpu_sms, asked.tile)
-    with _bar() as progress:
-        outcome = profiling.profile_jobs(jobs, processes, progress)
-    return profiling.Outcome(outcome.rows, missing, outcome.compiled), [
-        _floor(each, asked) for each in cases
-    ]
-
-
-def _cases(
-    asked: Request, layer: str, suite: str, dtypes: tuple[str, ...], passes: tuple[Any, ...]
-) -> list[Case]:
-    """Return the layer's cases, as a sweep on a GPU would have them."""
-    from bench.suites import Sweep, cases
-    from hrbp_core.kernels.tiles import check_block
-
-    block, density = asked.block, asked.density
-    if block is None or density is None:
+        if all_tiles and given[name] is not None:
+            raise ValueError(f"expected {_option(name)} with --layer, got it with --all-tiles")
+    if not all_tiles and (given["block"] is None or given["density"] is None):
         raise ValueError("expected --block and --density with --layer")
-    check_block((block, block))
-    found: list[Case] = []
-    for dtype in dtypes:
-        sweep = Sweep(
-            suite, "cuda", dtype=dtype, passes=passes, densities=(density,),
-            blocks=(block,), layers=(layer,), batch=asked.batch,
-        )  # fmt: skip
-        feasible, infeasible = cases(sweep)
-        if infeasible:
-            raise ValueError(f"expected a pattern that {layer} can have: {infeasible[0].reason}")
-        found += feasible
-    return found
+    for name in ("gpu_sms", "rate_tflops", "bandwidth_tbs"):
+        if given[name] is not None and not given[name] > 0:
+            raise ValueError(f"expected {_option(name)} above 0, got {given[name]:g}")
+    for name in ("jobs", "calls"):
+        if given[name] is not None and given[name] < 1:
+            raise ValueError(f"expected {_option(name)} of at least 1, got {given[name]}")
 
 
-def _floor(case: Case, asked: Request) -> dict[str, Any]:
-    from bench import profile as profiling
-
-    rate = asked.rate_tflops or profiling.RATE_TFLOPS.get(case.dtype)
-    return profiling.floor(case, rate, asked.bandwidth_tbs or profiling.BANDWIDTH_TBS)
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _split(text: str, name: str) -> tuple[str, ...]:
-    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not parts:
-        raise ValueError(f"expected --{name} as a comma-separated list, got {text!r}")
-    return parts
-
-
-def _line(done: int, total: int, label: str) -> None:
-    if done % 50 == 0 or done == total:
-        print(f"[{done}/{total}] {label}", file=sys.stderr)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Offer a progress callback (done, total, label): a bar, or a line in fifty."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, label: bar.update(
-            task, completed=done, total=total, description=label
-        )
-
-
-def _write(
-    files: list[Path], outcome: Outcome, asked: Request, all_tiles: bool, floors: list[Any]
-) -> None:
-    from dataclasses import asdict
-
-    from bench.profile import document
-
-    request = {"all_tiles": all_tiles, **asdict(asked)}
-    text = json.dumps(document(outcome, request, floors), indent=1, allow_nan=False) + "\n"
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-
-
-def _render(outcome: Outcome, floors: list[dict[str, Any]]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=column != "")
-    for row in outcome.rows:
-        table.add_row(*_cells(row), style="red" if row.offences else None)
-    console.print(table)
-    console.print(LEGEND, highlight=False)
-    for model in floors:
-        console.print(_sentence(model), highlight=False)
-    offenders = outcome.offenders
-    counts = ", ".join(f"{len(names)} {offence}" for offence, names in offenders.items())
-    console.print(
-        f"{len(outcome.rows)} launches, {outcome.compiled} compiled: {counts}", highlight=False
+def _offline(given: dict[str, Any], files: list[Path]) -> int:
+    asked = cli_offline.Request(
+        **{
+            name: given[name]
+            for name in ("layer", "block", "density", "passes", "dtype", "batch", "tile")
+        },
+        arch=given["arch"] or ARCH,
+        gpu_sms=given["gpu_sms"] or GPU_SMS,
+        rate_tflops=given["rate_tflops"],
+        bandwidth_tbs=given["bandwidth_tbs"],
     )
-    for offence, names in offenders.items():
-        for name in names:
-            print(f"{offence.upper()}: {name}")
+    outcome, floors = cli_offline.profile_offline(asked, given["jobs"] or os.cpu_count() or 1)
+    cli_offline.write(files, outcome, asked, given["all_tiles"], floors)
+    cli_offline.render(outcome, floors)
+    return outcome.exit_code
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    job, facts = row.job, row.facts
-    tile = "sum_parts" if job.summing else job.tile.name
-    block = "x".join(map(str, job.problem.block))
-    named = (str(job.conv_pass), job.dtype, job.arithmetic, block, tile, job.variant, job.arch)
-    if facts is None:
-        return (*named, *[""] * 11, f"FAILED {row.reason}")
-    counts = (facts.matrix, facts.async_loads, facts.loads)
-    return (
-        *named, str(facts.registers), str(facts.stack_bytes), str(facts.shared_bytes),
-        str(facts.warps), str(facts.programs),
-        *(" ".join(f"{key}:{n}" for key, n in each.items()) or "-" for each in counts),
-        str(facts.two_byte_loads), str(facts.hot_loop or "-"), str(facts.instructions),
-        ", ".join(row.offences),
+def _live(given: dict[str, Any], files: list[Path]) -> int:
+    passes = given["passes"]
+    names = cli_offline.split(given["impls"] or "dense,block_sparse", "impls")
+    asked = cli_live.Request(
+        given["layer"], given["block"], given["density"], given["device"] or "auto", names,
+        None if passes is None else cli_offline.split(passes, "pass"), given["dtype"],
+        given["batch"], given["method"] or "hrbp2", given["layout"] or "canonical",
+        given["calls"] or cli_live.CALLS, given["ncu"], given["out"],
     )  # fmt: skip
-
-
-def _sentence(model: dict[str, Any]) -> str:
-    rate, floor_s = model["assumed_rate_tflops"], model["floor_s"]
-    ceilings = f"{model['assumed_bandwidth_tbs']:g} TB/s"
-    if rate is None:
-        told = f"bytes alone {model['memory_s'] * 1e6:.1f} µs; no rate is assumed for this dtype"
-    else:
-        bound = "matrix rate" if model["compute_s"] >= model["memory_s"] else "bytes"
-        told = f"floor time {floor_s * 1e6:.1f} µs, bound by {bound}"
-        ceilings += f" and {rate:g} TFLOP/s"
-    return f"{model['pass']}: {told} (a model, no measurement; assumed ceilings: {ceilings})"
+    return cli_live.profile_live(asked, files)

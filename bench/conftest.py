@@ -86,9 +86,11 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 def _environment() -> Environment:
+    from bench.allocator import keep_freed_memory
     from bench.environment import environment, pick_device, use_all_cores
 
     use_all_cores()
+    keep_freed_memory()
     return environment(pick_device("auto"))
 
 

@@ -87,18 +87,21 @@ def may_be_winograd(case: Case, impl: str) -> bool:
 
 
 def columns(measurement: Measurement, median_s: float) -> dict[str, float]:
-    """Return flops, floor_s and attainment (floor over measured time) of a timed cell.
+    """Return flops, its ceilings, floor_s and attainment (floor over time) of a timed cell.
 
-    NaN where no ceiling was stored with it, and in host mode.
+    NaN where no ceiling was stored with it; in host mode floor and attainment are NaN.
     """
     flops = measurement.detail.get("flops", math.nan)
     stored = measurement.detail.get("ceilings")
-    floor = None
-    if stored:
-        case, mode = measurement.cell.case, measurement.cell.mode
-        floor = floor_s(case, mode, flops, Ceilings(**stored))
-    floor = math.nan if floor is None else floor
-    return {"flops": flops, "floor_s": floor, "attainment": floor / median_s}
+    ceilings = Ceilings(**stored) if stored else Ceilings(None, None, 0)
+    floor = floor_s(measurement.cell.case, measurement.cell.mode, flops, ceilings)
+    found = {
+        "ceiling_flops_per_s": ceilings.flops_per_s,
+        "ceiling_bytes_per_s": ceilings.bytes_per_s,
+        "floor_s": floor,
+        "attainment": None if floor is None else floor / median_s,
+    }
+    return {"flops": flops} | {n: math.nan if v is None else v for n, v in found.items()}
 
 
 def calls_to_pay(prep_s: float, dense_s: float, median_s: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench import ceilings, ceilings_file, monitor, trace
+from bench.allocator import keep_freed_memory
 from bench.clocks import Run, clock_for
 from bench.energy import energy, reader_for
 from bench.environment import gpu_uuid, use_all_cores
@@ -52,7 +53,7 @@ class Session:
 
     def __init__(self, settings: Settings, announce: Callable[[str], None] = lambda _: None):
         self.settings = settings
-        set_up(settings.device, settings.dtype)
+        self.keeps_memory = set_up(settings.device, settings.dtype)
         self.phases = Phases(settings.device)
         self.clock = clock_for(settings.device, settings.mode)
         self.uuid = gpu_uuid() if settings.device == "cuda" else None
@@ -78,9 +79,10 @@ class Session:
         found = measure_case(
             case, names, self.clock, settings.rule, settings.environment, self.extras
         )
-        if settings.device == "cuda" and not settings.locked:
-            found = [_flagged(m, Flag.UNLOCKED) for m in found]
-        return found
+        if settings.device == "cpu":
+            allocator = "keeps what is freed" if self.keeps_memory else "the C library's default"
+            return [replace(m, detail=m.detail | {"allocator": allocator}) for m in found]
+        return found if settings.locked else [_flagged(m, Flag.UNLOCKED) for m in found]
 
     def close(self) -> None:
         """Keep the ceilings, which may have risen, and let the device's monitor go."""
@@ -97,8 +99,12 @@ class Session:
         return energy(run, synchronize, reader_for(device, self.uuid))
 
 
-def set_up(device: str, dtype: str) -> None:
-    """Set threads, and the precision that a dtype's name promises."""
+def set_up(device: str, dtype: str) -> bool:
+    """Set threads, memory, and the precision that a dtype's name promises.
+
+    Returns:
+        Whether freed memory is kept in this process.
+    """
     use_all_cores()
     if device == "cuda":
         # "float32" means float32, and "tf32" float32 tensors multiplied as tf32
@@ -107,6 +113,7 @@ def set_up(device: str, dtype: str) -> None:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.benchmark_limit = 0  # try all algorithms; the default stops at ten
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic checks ask it
+    return keep_freed_memory()
 
 
 def _flagged(measurement: Measurement, flag: Flag) -> Measurement:

@@ -41,7 +41,7 @@ MISSING = "missing"
 STATUSES = [*(str(s) for s in Status), MISSING]
 _TIMES = ["median_s", "low_s", "high_s", "min_s", "p05_s", "p95_s", "iqr_s"]
 _DENSE = ["dense_s", "dense_low_s", "dense_high_s"]
-_WORK = ["flops", "floor_s", "attainment"]
+_WORK = ["flops", "ceiling_flops_per_s", "ceiling_bytes_per_s", "floor_s", "attainment"]
 _RATIO = ["speedup", "speedup_low", "speedup_high"]
 ROW_COLUMNS = [
     *TOTAL_KEYS, "pass", "label", "cell_id", "case_id", "sparsity", "stored_weights",

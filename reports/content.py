@@ -20,6 +20,7 @@ from reports import findings, style
 from reports.data import Key, ReportData, named_arms, pick
 from reports.figures import kernel_pictures
 from reports.figures_accuracy import accuracy_pictures
+from reports.limits import break_even_blocks, limit_blocks
 from reports.method import method_blocks
 from reports.parts import Block, Bullets, Paragraph, Table
 from reports.picture import PANELS, Picture
@@ -48,6 +49,8 @@ def sections(data: ReportData) -> list[Section]:
             _pictures(pictures, "block-sparsity", f"No layer has a speed-up of {OURS}"),
         ),
         Section("Every implementation", tuple(_implementations(data, pictures))),
+        Section("How near to the limit", tuple(limit_blocks(data))),
+        *(Section("Break-even", found) for found in [tuple(break_even_blocks(data))] if found),
         Section("Machine and method", tuple(method_blocks(data))),
         Section("Cells without a time", tuple(_failures(data))),
     ]

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench import accuracy_table, store, table
+from bench import accuracy_table, store, summary, table
+from bench.breakeven import ANSWERS, KEY
 from bench.frames import stacked
 from bench.records import Environment, RecordError
 
-INPUTS = ("results.jsonl", "environment.json", "accuracy.jsonl")
+INPUTS = ("results.jsonl", "environment.json", "accuracy.jsonl", ANSWERS)
 Key = tuple[Any, ...]
 
 
@@ -25,6 +26,8 @@ class ReportData:
     """Every table of one folder, as :mod:`bench.table` and :mod:`bench.accuracy_table` make them.
 
     Attributes:
+        attainment, ceilings, paying: as :mod:`bench.summary` makes them.
+        breakeven: the lines of breakeven.jsonl, one a search.
         environments: by id; an id that no file explains is absent.
         names: environment id -> E1, E2, ... in order of device name.
         torn: reports of unreadable last lines.
@@ -38,6 +41,10 @@ class ReportData:
     runs: pd.DataFrame
     summary: pd.DataFrame
     gaps: pd.DataFrame
+    attainment: pd.DataFrame
+    ceilings: pd.DataFrame
+    paying: pd.DataFrame
+    breakeven: list[dict[str, Any]]
     environments: dict[str, Environment]
     names: dict[str, str]
     torn: list[str]
@@ -108,9 +115,12 @@ def load(folder: Path) -> ReportData:
     """
     if not folder.is_dir():
         raise store.StoreError(f"expected a folder of results at {folder}, got none")
-    if not any((folder / name).exists() for name in ("results.jsonl", "accuracy.jsonl")):
-        raise store.StoreError(f"expected results.jsonl or accuracy.jsonl in {folder}, got neither")
+    names = ("results.jsonl", "accuracy.jsonl", ANSWERS)
+    if not any((folder / name).exists() for name in names):
+        raise store.StoreError(f"expected {', '.join(names)} in {folder}, got none of them")
     results = _results(folder)
+    answers = folder / ANSWERS
+    searches = store.read_lines(answers, KEY) if answers.exists() else store.Lines([], [])
     rows = table.rows(results)
     with warnings.catch_warnings(record=True) as torn:
         warnings.simplefilter("always")
@@ -123,9 +133,17 @@ def load(folder: Path) -> ReportData:
         runs=runs,
         summary=accuracy_table.accuracy_summary(runs),
         gaps=accuracy_table.accuracy_gaps(runs),
+        attainment=summary.attainments(rows),
+        ceilings=summary.ceilings(rows),
+        paying=summary.paying(rows),
+        breakeven=searches.records,
         environments=results.environments,
         names=_names(results.environments, {*rows["environment"], *runs["environment"]}),
-        torn=[*results.torn, *("accuracy.jsonl, a torn last line" for _ in torn)],
+        torn=[
+            *results.torn,
+            *("accuracy.jsonl, a torn last line" for _ in torn),
+            *(f"{ANSWERS}, a torn last line" for _ in searches.torn),
+        ],
         sources=list(_sources(folder)),
     )
 

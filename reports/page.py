@@ -27,7 +27,7 @@ AFTER = ("dtype", "layout", "mode", "pattern", "status")
 CELL_COLUMNS = (
     "machine", "suite", "layer", "shape", "pass", "implementation", "block", "sparsity", "type",
     "layout", "mode", "pattern", "status", "median", "95 % interval", "speed-up", "95 % interval",
-    "GFLOP/s", "samples", "flags", "reason",
+    "GFLOP/s", "attainment", "samples", "flags", "reason",
 )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def _cell_rows(data: ReportData) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(row: Record) -> Iterator[tuple[str, str]]:
-    """Yield (text, value to sort by) of times, speed-up, rate and samples."""
+    """Yield (text, value to sort by) of times, speed-up, rate, attainment and samples."""
     median, low, high = row["median_s"], row["low_s"], row["high_s"]
     yield style.duration(median), _key(median)
     yield _pair(style.duration(low), style.duration(high)), _key(high - low)
@@ -119,6 +119,8 @@ def _numbers(row: Record) -> Iterator[tuple[str, str]]:
     )
     rate = row["gflops"]
     yield ("—" if math.isnan(rate) else f"{rate:.3g}"), _key(rate)
+    near = row["attainment"]
+    yield ("—" if math.isnan(near) else f"{100 * near:.3g} %"), _key(near)
     count = 0 if math.isnan(row["samples"]) else int(row["samples"])
     yield str(count), _key(count)
 

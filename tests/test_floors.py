@@ -34,6 +34,7 @@ RANKS: dict[str, float] = {
     "bench.jsonl": 1,
     "bench.store": 1.1,
     "bench.table": 1.2,
+    "bench.summary": 1.3,
     "bench.accuracy_table": 1.2,
     "bench.gate_result": 1.2,
     "hrbp_core.regrouping": 2,

@@ -29,7 +29,6 @@ def profile(*words, **environment):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (LAYER[1:], "not there yet: add --offline"),
         ([*LAYER, "--all-tiles"], "either --all-tiles or --layer"),
         (["--offline"], "either --all-tiles or --layer"),
         (["--offline", "--all-tiles", "--tile", "a"], "expected --tile with --layer"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.accuracy.plan import PRESETS, AccuracyPlan
 from bench.accuracy.runs import run
+from bench.allocator import keep_freed_memory
 from bench.environment import environment, pick_device, use_all_cores
 from bench.store import Store
 
@@ -32,6 +33,7 @@ def train_plan(
 ) -> list[dict[str, Any]]:
     """Train what is missing in ``out``; return the line of every run of the plan."""
     use_all_cores()
+    keep_freed_memory()
     with Store(out) as store:  # the lock also keeps a second trainer out
         name = store.add_environment(environment(plan.device))
 
