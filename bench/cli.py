@@ -100,7 +100,9 @@ def run(
     suite: Annotated[str, typer.Option(help="A suite of `list suites`.")] = "quick",
     out: Out = Path("results/quick"),
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, tf32, bfloat16, float16, float64.")
+    ] = "float32",
     passes: Annotated[str, typer.Option(help="Any of fprop,dgrad,wgrad.")] = "fprop,dgrad,wgrad",
     impl_names: Annotated[
         str | None, typer.Option("--impls", help="Of `list impls`; all when left out.")

@@ -2,13 +2,14 @@
 # Makes the most of some minutes on a GPU: evidence first, everything kept; --help tells the rest.
 set -euo pipefail
 
+# shellcheck source=bench/gpu_steps.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/gpu_steps.sh"
+
 readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_LEFT=3
 readonly MOST_BYTES=$((16 * 1024 * 1024)) # of the archive
 readonly LEAST_STEP_S=5                   # no step starts with less
-readonly SLOW_TESTS="half_precision or float32 or autograd or every_block" # hundreds of kernels
-readonly FIRST_LAYERS=conv4_3x3,conv3_3x3,conv5_3x3
 readonly LEFT="left for another call" # what a step that stopped by itself says
-readonly STAGES="check ceilings sweep report all"
+readonly STAGES="check ceilings sweep report measure all"
 
 usage() {
     cat <<'EOF'
@@ -18,8 +19,9 @@ Checks the GPU kernels and measures them, within M minutes. Every step has a tim
 in DIR; DIR/steps.tsv tells how each ended. The same command goes on where it was stopped: steps
 that ended well are skipped, unless the kernels or their tests have changed since.
 
-  --stage STAGES   check (tiles, tests, memory checker, ceilings, a small sweep, report), all (the
-                   same at present), or one part of it: ceilings, sweep, report
+  --stage STAGES   check (tiles, tests, memory checker, ceilings, a small sweep, report), or one part
+                   of it: ceilings, sweep, report; measure (other timing modes, break-even, a profile
+                   with ncu where it is, energy, report); all (both)
   --minutes M      time for all of it
   --out DIR        where logs and results go
   --archive FILE   where all of DIR is packed, after each step (default: DIR/results.tar.zst, or
@@ -73,74 +75,6 @@ parse() {
         *) bad_usage "expected a stage of ${STAGES// /, }; got '$each'" ;;
         esac
     done
-}
-
-# --- the steps: what matters most comes first --------------------------------------------------
-
-plan() { # sets steps (in order) and weights: the seconds of each in a call of nine minutes
-    local name weight of
-    steps=() weights=()
-    while read -r name weight of; do
-        [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
-        if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
-    done <<'EOF'
-machine 20 check,ceilings,sweep,cuda,cpu
-doctor 20 check,cuda,cpu
-tiles-first 105 check,cuda,cpu
-tests-first 45 check,cuda,cpu
-sweep-first 70 check,sweep,cuda,cpu
-ceilings 35 check,ceilings,cuda,cpu
-tests 60 check,cuda,cpu
-sanitizer 35 check,cuda
-sweep-bfloat16 60 check,sweep,cuda,cpu
-sweep-float16 30 check,sweep,cuda
-report 20 check,sweep,report,cuda,cpu
-tiles-rest 40 check,cuda,cpu
-EOF
-}
-
-wanted() { # STAGES AND DEVICES of a step: whether it was asked for
-    local each
-    case ",$1," in *",$device,"*) ;; *) return 1 ;; esac
-    for each in ${stage//,/ }; do
-        case ",$1," in *",${each/all/check},"*) return 0 ;; esac
-    done
-    return 1
-}
-
-command_of() { # STEP LIMIT: sets command
-    local run=("$python" -m bench run --suite quick --device "$device" --out "$out/sweep")
-    local tests=("$python" -m pytest tests/test_gpu.py -m gpu -v --durations 15)
-    local tiles=("$python" -m bench check --device cuda --out "$out") half=bfloat16 soon
-    # a little before the limit, so that it stops by itself and tells what is left
-    soon=$(awk -v s="$2" 'BEGIN { printf "%.2f", (s > 60 ? s - 20 : s * 0.6) / 60 }')
-    if [ "$device" = cpu ]; then
-        tiles=("$python" -m bench check --device interpreter --dtypes float32 --blocks 16 --out "$out")
-        half=float32
-    fi
-    case $1 in
-    machine) # shellcheck disable=SC2016 # "$0" is for that bash
-        command=(bash -c 'nvidia-smi -L; nvidia-smi; "$0" -VV; uname -a; "$0" -c "import torch, triton"; "$0" -m pip list || :' "$python")
-        ;;
-    doctor) command=("$python" -m bench doctor) ;;
-    tiles-first) command=("${tiles[@]}" --quick --minutes "$soon") ;;
-    tiles-rest) command=("${tiles[@]}" --minutes "$soon") ;;
-    tests-first) command=("${tests[@]}" -k "not ($SLOW_TESTS)" --junitxml "$out/tests-first.xml") ;;
-    tests) command=(env HRBP_GPU_EXAMPLES=10 "${tests[@]}" ${spread:+-n 8} -k "$SLOW_TESTS" --junitxml "$out/tests.xml") ;;
-    sanitizer) # our three passes on one block, in one process, each allocation a block of its own
-        command=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${sanitizer:-compute-sanitizer}" --tool memcheck --report-api-errors no --error-exitcode 9
-            "$python" -m bench check --device cuda --out "$out/sanitizer" --quick --jobs 0
-            --dtypes bfloat16 --blocks 64)
-        ;;
-    ceilings) command=("$python" -m bench ceilings --device "$device" --out "$out") ;;
-    sweep-first)
-        command=("${run[@]}" --dtype "$half" --densities 0.25 --blocks "64,32" --layers "$FIRST_LAYERS"
-            --impls "dense,block_sparse")
-        ;;
-    sweep-bfloat16) command=("${run[@]}" --dtype "$half") ;;
-    sweep-float16) command=("${run[@]}" --dtype float16) ;;
-    report) command=("$python" -m bench report "$out/sweep") ;;
-    esac
 }
 
 # --- running them ------------------------------------------------------------------------------

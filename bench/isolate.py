@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -76,16 +77,16 @@ class Isolated:
             WorkerError: the process does not start.
         """
         found: dict[str, Measurement] = {}
-        left, failures = list(names), 0
+        left, failures = list(names), Counter[str | None]()
         while left:
             answer = self._ask(case, left)
             if not isinstance(answer, Death):
-                retried = {"retried": failures} if failures else {}
+                retried = {"retried": failures.total()} if failures else {}
                 found |= {m.cell.impl: replace(m, detail=m.detail | retried) for m in answer}
                 break
-            failures += 1
+            failures[answer.name] += 1
             self.deaths.append(answer)
-            if failures == 1:
+            if failures[answer.name] == 1:
                 continue  # once more: the machine itself may have hiccuped
             blamed = [answer.name] if answer.name else left
             found |= {name: self._dead(case, name, answer) for name in blamed}

@@ -185,7 +185,7 @@ def _failures(data: ReportData) -> Iterator[Block]:
     if len(failed):
         yield Paragraph(
             f"{style.counted(len(failed), 'cell')} without a time. Passes that share a reason "
-            "stand in one line, and so does an implementation with one reason for all its cells."
+            "stand in one line, and so do all cells of an implementation's passes with one reason."
         )
         yield _failure_table(data, failed)
     elif len(data.rows):
@@ -202,16 +202,17 @@ def _failures(data: ReportData) -> Iterator[Block]:
 
 
 def _failure_table(data: ReportData, failed: pd.DataFrame) -> Table:
-    """List every cell; one line where an implementation has one reason for all its cells."""
+    """List every cell; one line where all cells of an implementation's passes share a reason."""
     keys = [*CONTEXT, "impl", "status", "reason"]
-    sizes = stacked([data.rows, data.missing], [*CONTEXT, "impl"]).value_counts()
+    sizes = stacked([data.rows, data.missing], [*CONTEXT, "impl", "pass"]).value_counts()
     rows: list[tuple[str, ...]] = []
     for key, group in groups(failed, keys, sort=False):
         row = dict(zip(keys, key, strict=True))
         context: Key = tuple(row[k] for k in CONTEXT)
         where = data.label(context, short=True)
         why = (row["status"], row["reason"])
-        if len(group) > 1 and len(group) == sizes[(*context, row["impl"])]:
+        there = (sizes[(*context, row["impl"], name)] for name in set(group["pass"]))
+        if len(group) > 1 and len(group) == sum(there):
             cells = [(f"every cell, {len(group)}", _passes(group))]
         else:
             cells = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bench.frames import records
+from bench.frames import Record, records
 from bench.records import OURS
 from bench.table import CONTEXT, PASSES
 from reports import style
@@ -23,7 +23,7 @@ def limit_blocks(data: ReportData) -> Iterator[Block]:
         "from the operations that the implementation does and from ceilings measured in the same "
         "run; in mode cold from the bytes that must move, too. In mode host there is none. "
         "Attainment tells waste from work: a fast small cell and a slow large one may be equally "
-        "near to the limit."
+        "near to the limit. Means are geometric."
     )
     for key in data.contexts():
         if not len(pick(data.attainment, CONTEXT, key)):
@@ -63,17 +63,18 @@ def _attainment_table(data: ReportData, key: Key) -> Table:
     found = pick(data.attainment, CONTEXT, key)
     for impl in sorted(set(found["impl"]), key=lambda name: (name != OURS, name)):
         by_pass = {row["pass"]: row for row in records(found[found["impl"] == impl])}
-        texts = []
-        for name in PASSES:
-            row = by_pass.get(name)
-            if row is None or not row["cells"]:
-                texts.append("—")
-                continue
-            reach = f"{_percent(row['least'])} to {_percent(row['most'])}"
-            texts.append(f"{_percent(row['attainment'])} ({reach}, n = {row['cells']})")
-        without = sum(row["without"] for row in by_pass.values())
-        rows.append((str(impl), *texts, str(without) if without else "—"))
-    return Table(("implementation", *PASSES, "cells without"), tuple(rows), (1.7, 2, 2, 2, 1))
+        texts = [_attained(by_pass.get(name)) for name in PASSES]
+        counts = [sum(row[n] for row in by_pass.values()) for n in ("cells", "without")]
+        rows.append((str(impl), *texts, f"{counts[0]} of {sum(counts)}"))
+    columns = ("implementation", *(f"{name}: mean (range)" for name in PASSES), "cells")
+    return Table(columns, tuple(rows), (1.7, 1.7, 1.7, 1.7, 0.9))
+
+
+def _attained(row: Record | None) -> str:
+    if row is None or not row["cells"]:
+        return "—"
+    least, most = (_percent(row[name]) for name in ("least", "most"))
+    return f"{_percent(row['attainment'])} ({least} to {most})"
 
 
 def _paying_table(data: ReportData, key: Key) -> Table:
@@ -83,7 +84,7 @@ def _paying_table(data: ReportData, key: Key) -> Table:
     )
     for row in order:
         pays = row["cells"] - row["never"]
-        calls = f"{row['calls_to_pay']:,.0f} ({row['calls_most']:,.0f})" if pays else "—"
+        calls = f"{_count(row['calls_to_pay'])} ({_count(row['calls_most'])})" if pays else "—"
         rows.append((
             row["impl"],
             f"{style.duration(row['prep_s'])} ({style.duration(row['prep_most_s'])})",
@@ -92,6 +93,10 @@ def _paying_table(data: ReportData, key: Key) -> Table:
         ))  # fmt: skip
     columns = ("implementation", "preparing: median (most)", "calls: median (most)", "ever pays")
     return Table(columns, tuple(rows), (1.7, 2, 2, 1.2))
+
+
+def _count(calls: float) -> str:
+    return f"{calls:,.0f}" if calls >= 10 else f"{calls:.2g}"
 
 
 def _percent(fraction: float) -> str:
@@ -121,7 +126,7 @@ def break_even_blocks(data: ReportData) -> Iterator[Block]:
     if not rows:
         return
     columns = ("layer", "pass", "implementation", "break-even sparsity", "points", "machine")
-    yield Table(columns, tuple(rows), (2.2, 1.5, 1.2, 2.6, 0.6, 1.6))
+    yield Table(columns, tuple(rows), (2.0, 1.5, 1.4, 2.1, 0.8, 1.6))
     yield Paragraph(
         "The sparsity from which on the implementation is faster than dense, by bisection on "
         "cells timed together with dense. In brackets from the largest sparsity that is surely "

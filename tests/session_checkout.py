@@ -14,6 +14,7 @@ STEPS = [
     "machine", "doctor", "tiles-first", "tests-first", "sweep-first", "ceilings", "tests",
     "sanitizer", "sweep-bfloat16", "sweep-float16", "report", "tiles-rest",
 ]  # fmt: skip
+MEASURE = ["machine", "sweep-sustained", "profile", "breakeven", "energy", "sweep-host", "report"]
 # Writes down what it was asked; fails, says something or takes its time where a test wants it so.
 STUB = """#!/usr/bin/env bash
 case "$1 $2" in
@@ -107,5 +108,6 @@ def make_session(folder: Path) -> Session:
     for name in ("bench/impls", "hrbp_core", "tests"):
         (checkout / name).mkdir(parents=True)
     (checkout / "hrbp_core" / "kernel.py").write_text("one\n")
-    shutil.copy(ROOT / "bench" / "gpu_session.sh", checkout / "bench")
+    for name in ("gpu_session.sh", "gpu_steps.sh"):
+        shutil.copy(ROOT / "bench" / name, checkout / "bench")
     return Session(checkout)

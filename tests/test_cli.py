@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -54,6 +55,7 @@ def test_every_implementation_is_measured_or_says_why(tmp_path):
         if line["status"] == "ok":
             assert line["detail"]["ceilings"]["flops_per_s"] > 0
             assert line["detail"]["monitor"]["load_average"] is not None
+            assert line["detail"]["allocator"] == "keeps what is freed"
             assert (tmp_path / "traces" / line["detail"]["trace"]).exists()
         else:
             assert (line["status"], line["samples_s"]) == ("skipped", []), name
@@ -253,6 +255,25 @@ def test_doctor():
     done = bench("doctor")
     assert done.returncode == 0
     assert "torch" in done.stdout
+
+
+def test_a_disk_that_fills_up_keeps_what_is_stored(copy):
+    before = (copy / "results.jsonl").read_bytes()
+    command = [sys.executable, "-m", "bench", "run", "--suite", "quick", *CPU, *TINY]
+    room = max(len(before), 8192) + 100  # no line fits; the other files do
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+
+    done = subprocess.run(
+        [*command, "--passes", "fprop,dgrad,wgrad", "--out", str(copy)], cwd=ROOT,
+        preexec_fn=fill, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout
+    assert "error: expected room to append to" in done.stderr
+    assert "the 4 lines before are kept and stay readable" in done.stderr
+    assert (copy / "results.jsonl").read_bytes() == before
+    assert bench("report", copy).returncode == 0
 
 
 def test_interrupt_keeps_what_is_measured_and_says_how_to_resume(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.session_checkout import ROOT, STEPS, Session, make_session
+from tests.session_checkout import MEASURE, ROOT, STEPS, Session, make_session
 
 
 @pytest.fixture
@@ -63,11 +63,12 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
         ("report", ["report"]),
         ("sweep", ["machine", "sweep-first", "sweep-bfloat16", "sweep-float16", "report"]),
         ("report,ceilings", ["machine", "ceilings", "report"]),
-        ("all", STEPS),
+        ("measure", MEASURE),
+        ("all", [*STEPS[:-2], *MEASURE[1:], STEPS[-1]]),
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
-    done = session.run("--dry-run", stage=stage)
+    done = session.run("--dry-run", stage=stage, minutes="20")
     assert [name for name, _, _ in planned(done.stdout)] == steps
 
 
@@ -81,7 +82,7 @@ def test_tiles_stop_by_themselves_before_their_limit(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--stage", "chekc"], "expected a stage of check, ceilings, sweep, report, all"),
+        (["--stage", "chekc"], "expected a stage of check, ceilings, sweep, report, measure, all"),
         (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),
         (["--minutes", "-5"], "expected --minutes as a number above 0, got '-5'"),

@@ -53,6 +53,13 @@ def test_whoever_fails_twice_is_put_out_and_the_others_are_measured(name, status
     assert found["after"].detail["retried"] == 2
 
 
+def test_two_in_one_case_are_each_tried_twice():
+    found, isolated = measured(["segfault", "fine", "exit"])
+    assert [d.name for d in isolated.deaths] == ["segfault"] * 2 + ["exit"] * 2
+    assert found["fine"].detail["retried"] == 4
+    assert all(found[n].reason.endswith(", twice") for n in ("segfault", "exit"))
+
+
 def test_one_hiccup_is_tried_again(tmp_path):
     found, isolated = measured(["hiccup", "fine"], mark=str(tmp_path / "mark"))
     assert [m.status for m in found.values()] == [Status.OK] * 2
