@@ -103,3 +103,43 @@ def test_mean_interval_of_one_value_is_unknown() -> None:
     assert mean == 3.0
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+def spread_out(count: int, low: float, high: float) -> list[float]:
+    """Return the quantiles of a uniform distribution: no luck in them."""
+    return [low + (high - low) * (i + 0.5) / count for i in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_two_clusters_are_bimodal(share: float) -> None:
+    fast = round(50 * (1 - share))
+    samples = spread_out(fast, 0.99, 1.01) + spread_out(50 - fast, 1.09, 1.11)
+    assert stats.is_bimodal(samples)
+    assert stats.is_bimodal(samples[::-1])
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        spread_out(50, 0.9, 1.1),
+        [1.0] * 50,
+        # one far outlier, and three of fifty, are no second cluster
+        [*spread_out(49, 0.99, 1.01), 2.0],
+        [*spread_out(47, 0.99, 1.01), 2.0, 2.1, 2.2],
+        # apart, but by 1 % only: nothing that a reader must know
+        spread_out(25, 0.9999, 1.0001) + spread_out(25, 1.0099, 1.0101),
+        [1.0, 1.0, 2.0, 2.0],
+    ],
+)
+def test_one_cluster_is_not_bimodal(samples: list[float]) -> None:
+    assert not stats.is_bimodal(samples)
+
+
+def test_the_bound_lies_above_what_one_cluster_gives() -> None:
+    """Split in its middle, a normal distribution's halves lie 2.65 of their deviations apart.
+
+    Means +-sqrt(2 / pi), variance 1 - 2 / pi each, by hand; a uniform one's sqrt(12) = 3.46.
+    """
+    halves = 2 * math.sqrt(2 / math.pi) / math.sqrt(1 - 2 / math.pi)
+    assert halves == pytest.approx(2.65, abs=0.01)
+    assert max(halves, math.sqrt(12)) < stats.BIMODAL_D
