@@ -29,7 +29,7 @@ from bench.records import (
 )
 from bench.session import Session, Settings
 from bench.store import Results, Store, read_results
-from bench.suites import QUICK, RECORDED, Sweep, cases, find_suite, layer_table
+from bench.suites import QUICK, RECORDED, Sweep, feasible_cases, suite_of
 from bench.table import rows, totals
 from hrbp_core.shapes import Pass, block_grid
 
@@ -66,11 +66,8 @@ class Question:
     def __post_init__(self) -> None:
         impls.check([self.impl])
         mode_for(self.device, self.mode)
-        suites = {layer.name: suite for suite, layer in layer_table()}
         if self.impl == REFERENCE_IMPL:
             raise ValueError(f"expected an implementation beside {REFERENCE_IMPL}, got it itself")
-        if self.layer not in suites:
-            raise ValueError(f"expected a layer of {', '.join(suites)}; got {self.layer!r}")
         choices = [*map(str, Pass), "all"]
         if self.conv_pass not in choices:
             raise ValueError(f"expected a pass of {', '.join(choices)}; got {self.conv_pass!r}")
@@ -79,25 +76,20 @@ class Question:
     @property
     def blocks(self) -> tuple[int, int]:
         """Kept blocks of the sparsest pattern that keeps every group, and of the dense one."""
-        suite = next(suite for suite, layer in layer_table() if layer.name == self.layer)
-        layers = find_suite(suite).layers
+        layers = suite_of(self.layer).layers
         shape = next(layer.shape for layer in layers if layer.name == self.layer)
         groups = block_grid(shape, self.block)
         return max(groups), math.prod(groups)
 
     def cases(self, blocks: int) -> list[Case]:
         """Return the cases of a number of kept blocks, one a pass."""
-        suite = next(suite for suite, layer in layer_table() if layer.name == self.layer)
+        suite = suite_of(self.layer).name
         passes = tuple(p for p in Pass if self.conv_pass in (str(p), "all"))
         sweep = Sweep(
             suite, self.device, self.dtype, passes, (blocks / self.blocks[1],), (self.block,),
             (self.layer,), self.method, self.balance, self.layout, self.batch,
         )  # fmt: skip
-        wanted, infeasible = cases(sweep)
-        if infeasible:
-            reason = infeasible[0].reason
-            raise ValueError(f"expected a pattern that {self.layer} can have: {reason}")
-        return wanted
+        return feasible_cases(sweep)
 
 
 def find(question: Question, out: Path, progress: Progress = lambda *_: None) -> BreakEven:

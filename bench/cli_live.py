@@ -62,23 +62,17 @@ def profile_live(asked: Request, files: list[Path]) -> int:
 
 
 def _cases(asked: Request, device: str) -> list[Case]:
-    from bench.suites import Sweep, cases, layer_table, passes_of
+    from bench.suites import Sweep, feasible_cases, passes_of, suite_of
     from hrbp_core.shapes import Pass
 
-    suites = {layer.name: suite for suite, layer in layer_table()}
-    if asked.layer not in suites:
-        raise ValueError(f"expected a layer of {', '.join(suites)}; got {asked.layer!r}")
+    suite = suite_of(asked.layer).name
     passes = tuple(Pass) if asked.passes is None else passes_of(asked.passes)
     dtype = asked.dtype or ("bfloat16" if device == "cuda" else "float32")
     sweep = Sweep(
-        suites[asked.layer], device, dtype, passes, (asked.density,), (asked.block,),
+        suite, device, dtype, passes, (asked.density,), (asked.block,),
         (asked.layer,), asked.method, layout=asked.layout, batch=asked.batch,
     )  # fmt: skip
-    wanted, infeasible = cases(sweep)
-    if infeasible:
-        reason = infeasible[0].reason
-        raise ValueError(f"expected a pattern that {asked.layer} can have: {reason}")
-    return wanted
+    return feasible_cases(sweep)
 
 
 def _render(found: LiveProfile, calls: int) -> None:

@@ -199,6 +199,32 @@ def cases(sweep: Sweep) -> tuple[list[Case], list[Infeasible]]:
     return wanted, infeasible
 
 
+def feasible_cases(sweep: Sweep) -> list[Case]:
+    """Return the cases of a sweep whose patterns were asked for one by one.
+
+    Raises:
+        ValueError: as :func:`cases`; a pattern that its layer cannot have.
+    """
+    wanted, infeasible = cases(sweep)
+    if infeasible:
+        first = infeasible[0]
+        raise ValueError(f"expected a pattern that {first.layer} can have: {first.reason}")
+    return wanted
+
+
+def suite_of(layer: str) -> Suite:
+    """Return the first suite that has a layer of this name.
+
+    Raises:
+        ValueError: unknown; names those that exist.
+    """
+    found = {each.name: suite for suite, each in reversed(layer_table())}
+    if layer not in found:
+        names = dict.fromkeys(each.name for _, each in layer_table())
+        raise ValueError(f"expected a layer of {', '.join(names)}; got {layer!r}")
+    return find_suite(found[layer])
+
+
 def _combinations(sweep: Sweep, suite: Suite) -> list[tuple[Layer, float, int]]:
     layers = {layer.name: layer for layer in suite.layers}
     if suite.plans and sweep.densities is None and sweep.blocks is None:
