@@ -158,6 +158,18 @@ def test_the_cpu_clock(monkeypatch, mode):
     assert clock.enqueue_s(lambda: None) is None
 
 
+def test_a_hot_sample_on_a_cpu_follows_an_untimed_call(monkeypatch):
+    now, calls = [0], []
+    monkeypatch.setattr(clocks.time, "perf_counter_ns", lambda: now[0])
+
+    def run():
+        calls.append(now[0])
+        now[0] += 1000 if len(calls) > 1 else 9000  # the first one finds cold caches
+
+    assert CpuClock("hot").sample(run, 3) == pytest.approx(1e-6)
+    assert len(calls) == 4
+
+
 def test_modes():
     assert (mode_for("cpu"), mode_for("cuda")) == ("hot", "cold")
     assert mode_for("cuda", "sustained") == "sustained"

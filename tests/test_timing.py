@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.clocks import ClockError
+from bench.clocks import Armed, ClockError
 from bench.records import Flag
 from bench.stats import median
 from bench.timing import BLOCK_ROUNDS, LEAST_ROUNDS, RETRIES, SLOW, StopRule, time_together
@@ -65,6 +65,16 @@ def test_short_kernels_are_repeated_within_a_sample():
     assert result["a"].detail["repeats"] == 20
 
 
+def test_a_graph_of_ten_calls_is_warmed_up_and_repeated_as_one():
+    """Replays of 50 us: 0.2 s of them, four a sample, seconds told by the call."""
+    clock = ScriptedClock({"a": lambda n: 50e-6})
+    clock.arm = lambda run: Armed(run, 10)
+    result = time_together({"a": lambda: "a"}, clock, StopRule())["a"]
+    assert 4000 <= clock.launches["a"] - LEAST_ROUNDS <= 4001
+    assert result.detail["repeats"] == 4
+    assert result.samples_s == pytest.approx([5e-6] * LEAST_ROUNDS)
+
+
 def test_orders_alternate():
     _, clock = timed({"a": steady(0.01), "b": steady(0.01)})
     rounds = clock.order[-2 * LEAST_ROUNDS :]
@@ -79,6 +89,15 @@ def test_a_stalled_round_is_rejected_for_all_and_counted():
     assert len(result["dense"].samples_s) == len(result["ours"].samples_s)
     assert len(result["dense"].samples_s) >= LEAST_ROUNDS
     assert max(result["dense"].samples_s) == 0.02
+
+
+def test_a_stall_is_more_than_fifteen_percent():
+    slower = {42: 1.2, 43: 1.14, 44: 1.16}
+    result, _ = timed(
+        {"dense": lambda n: 0.02 * slower.get(n, 1.0), "ours": steady(0.01)}, reference="dense"
+    )
+    assert result["dense"].detail["rounds_rejected"] == 2
+    assert max(result["dense"].samples_s) == 0.02 * 1.14
 
 
 def test_a_spike_of_ours_is_kept():
