@@ -52,6 +52,21 @@ def test_noise_widens_the_interval():
     assert noisy.high - noisy.low > calm.high - calm.low
 
 
+def test_what_is_not_sure_is_no_end_of_the_interval():
+    """Slower in the median, but its interval reaches beyond 1: the next slower one counts."""
+    widths = {8: 0.01, 64: 0.01, 36: 0.1}
+    points = {8: 3.0, 64: 0.5, 36: 0.95, 22: 1.5, 29: 1.2, 32: 1.1, 34: 1.05}
+
+    def measure(blocks):
+        ratio, width = points[blocks], widths.get(blocks, 0.01)
+        sparsity = 1 - blocks / MOST
+        return Point(blocks, sparsity, ratio, 1.0, ratio, ratio * (1 - width), ratio * (1 + width))
+
+    found = search(measure, 8, MOST)
+    assert found.low == 0.0, "36 blocks are not surely slower"
+    assert found.high == 1 - 34 / MOST
+
+
 def test_never_and_always():
     asked = []
     found = search(scripted(lambda s: 0.8, 0.1, asked), 8, MOST)

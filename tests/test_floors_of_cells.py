@@ -31,6 +31,18 @@ def test_least_bytes_by_hand():
     assert least_bytes(wgrad, 1000, dense_weights=False) == 2 * (1920 + 2880) + 2 * 6912 - 1000
 
 
+def test_bytes_of_every_dtype():
+    """tf32 is float32 in memory."""
+    found = {
+        dtype: least_bytes(replace(make_case(), dtype=dtype), 0, dense_weights=False)
+        for dtype in floors.ITEM_BYTES
+    }
+    one = found["float16"]
+    assert found == {
+        "float64": 4 * one, "float32": 2 * one, "tf32": 2 * one, "float16": one, "bfloat16": one,
+    }  # fmt: skip
+
+
 def test_floors_by_mode():
     case = make_case(Pass.FPROP)
     flops = case.shape.flops(case.stored_weights)
@@ -126,6 +138,23 @@ def test_a_witness_raises_the_ceiling():
     assert ceilings.now().flops_per_s == before
     ceilings.witness(2 * before)
     assert ceilings.now().flops_per_s == 2 * before
+
+
+def test_ceilings_are_measured_again_five_times_a_run_at_most():
+    ticks, samples = count(), []
+
+    def sample(run, repeats):
+        samples.append(1)
+        return 1.0
+
+    clock = SimpleNamespace(sample=sample, now=lambda: float(next(ticks)))
+    ceilings = RunCeilings("cpu", "float32", clock)
+    taken = []
+    for _ in range(7):
+        before = len(samples)
+        ceilings.again()
+        taken.append(len(samples) > before)
+    assert taken == [True] * 5 + [False] * 2
 
 
 def test_calls_until_preparing_has_paid():

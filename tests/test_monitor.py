@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 
 from bench import monitor
 from bench.clock_lock import locked_clocks
-from bench.energy import NvmlReader, RaplReader, energy
+from bench.energy import NvmlReader, RaplReader, _integral, energy
 from bench.monitor import CpuMonitor, open_nvml
 
 
@@ -22,6 +23,7 @@ class Nvml:
     def __init__(self, refused=()):
         self.refused, self.reads, self.calls = set(refused), 0, []
         self.violations, self.brake, self.joules, self.watts = {0: 0, 1: 0}, 0, 5.0, 100.0
+        self.answer = self.NVML_SUCCESS
 
     def _check(self, name):
         self.calls.append(name)
@@ -60,7 +62,7 @@ class Nvml:
     def nvmlDeviceGetFieldValues(self, handle, ids):
         self._check("fields")
         value = SimpleNamespace(ullVal=self.brake)
-        return [SimpleNamespace(nvmlReturn=0, value=value) for _ in ids]
+        return [SimpleNamespace(nvmlReturn=self.answer, value=value) for _ in ids]
 
     def nvmlDeviceGetSupportedMemoryClocks(self, handle):
         return [3201]
@@ -113,6 +115,17 @@ def test_a_block_names_what_held_the_clocks_back(change, cause):
     change(nvml)
     assert found.block() == cause
     assert found.block() is None
+
+
+def test_a_field_that_is_not_supported_is_no_cause():
+    """The call succeeds as a whole; each field has an answer of its own."""
+    nvml = Nvml()
+    nvml.answer = 3  # NVML_ERROR_NOT_SUPPORTED
+    found = open_nvml(nvml, "GPU-1")
+    found.block()
+    nvml.brake = 5
+    assert found.block() is None
+    assert found.stop()["violations_s"] == {"power": 0.0, "thermal": 0.0}
 
 
 def test_what_is_refused_is_null_with_its_reason():
@@ -193,6 +206,12 @@ def test_energy_a_call_with_idle_taken_off():
     assert found["absent"] == {}
 
 
+def test_power_over_time_is_its_trapezoids():
+    """From 100 W to 300 W in the first second, then 300 W for one: 200 J and 300 J."""
+    assert _integral([(0.0, 100.0), (1.0, 300.0), (2.0, 300.0)]) == pytest.approx(500.0)
+    assert _integral([(0.0, 100.0), (1.0, None), (2.0, 300.0)]) is None
+
+
 def test_energy_that_cannot_be_read_is_null_at_once():
     calls = []
     reader = NvmlReader(Nvml({"power", "energy"}), "h")
@@ -223,6 +242,16 @@ def test_locked_clocks_are_always_reset(error):
     with locked_clocks(nvml, "h", 1965):
         assert nvml.calls[2:] == ["lock"]
     assert nvml.calls[2:] == ["lock", "reset"]
+
+
+def test_a_terminated_process_resets_its_clocks_too():
+    """SIGTERM would end Python without its finally blocks."""
+    nvml, before = Nvml(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, locked_clocks(nvml, "h", 1965):
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert nvml.calls == ["lock", "reset"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_clocks_that_cannot_be_locked_are_left_alone():

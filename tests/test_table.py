@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bench import accuracy_table, table
-from bench.records import Cell, Measurement, Status
+from bench.records import Cell, Flag, Measurement, Status
 from bench.stats import median_interval
 from bench.store import Results
 from hrbp_core.shapes import Pass
@@ -110,6 +110,21 @@ def test_totals_add_the_passes_and_say_what_is_missing():
     assert row["incomplete"] == "dgrad: missing, wgrad: oom"
     two = table.totals(table.rows(results([*stored[:2], *stored[3:]])))
     assert two[two["impl"] == "block_sparse"]["speedup"].isna().all()  # no sum of two passes
+
+
+def test_coverage_counts_throttled_cells():
+    sweep = synthetic.sweep()
+    hot = [
+        replace(m, flags=(Flag.THROTTLED,))
+        if m.cell.impl == "block_sparse" and m.cell.case.layer == "conv3_1"
+        else m
+        for m in sweep
+    ]
+    cover = table.coverage(table.rows(results(hot)))
+    ours = cover[(cover["impl"] == "block_sparse") & (cover["pass"] == "all")]
+    ours = ours[ours["block"] == "all"].set_index("density")["throttled"]
+    assert ours.to_dict() == {0.5: 3, 0.25: 6, 0.125: 0}
+    assert cover[cover["impl"] == "dense"]["throttled"].sum() == 0
 
 
 def test_coverage_counts_every_cell_and_means_are_geometric():
