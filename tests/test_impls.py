@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from bench.records import Case, Recipe
 from hrbp_core.shapes import ConvShape, Pass
 from tests.cusparse_stand_in import StandIn
 
+PHASES = count(1)
 GEOMETRIES = {
     "same": {"padding": (1, 1)},
     "strided": {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)},
@@ -30,8 +32,8 @@ def make_case(conv_pass, dtype="float32", layout="canonical", geometry="same", *
 
 
 def errors(problem, prepared):
-    """Errors on values that the implementation has not seen when it was prepared."""
-    problem.refresh(1)
+    """Errors on values that no implementation has seen when it was prepared."""
+    problem.refresh(next(PHASES))
     prepared.follow()
     out = prepared.to_oracle(prepared.run())
     return problem.errors(out, masked=prepared.masked, oracle=prepared.oracle)
