@@ -22,6 +22,7 @@ from bench.store import read_results
 from bench.table import ROW_COLUMNS
 from tests import synthetic_results as synthetic
 from tests.store_samples import CALM, ENVIRONMENT, cell, failed, run_child, store
+from tests.test_compare import compare
 
 OTHER = dataclasses.replace(ENVIRONMENT, device_name="another machine", commit=None)
 ODD = "conv [bold]é漢[/bold]\n{0} %s \x1b[31m\ud800"
@@ -41,13 +42,6 @@ def folder(tmp_path):
 
 def document(folder, **options):
     return json.loads(export.export(folder, "pytest-benchmark", **options).path.read_text())
-
-
-def compare(cwd, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark", "compare", *map(str, words)],
-        cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def run_cli(*words):
@@ -111,33 +105,6 @@ def test_what_is_not_ok_is_no_benchmark_and_has_its_reason(folder):
     assert {g["cell_id"] for g in gaps.values()}.isdisjoint(
         b["extra_info"]["cell_id"] for b in found["benchmarks"]
     )
-
-
-def test_two_exports_compare_cell_by_cell(tmp_path):
-    for name, factor in (("a", 1), ("b", 2)):
-        made = [
-            dataclasses.replace(m, samples_s=tuple(s * factor for s in m.samples_s))
-            for m in synthetic.sweep()
-        ]
-        synthetic.write(tmp_path / name, made)
-    paths = [export.export(tmp_path / name, "pytest-benchmark").path for name in "ab"]
-    told = compare(tmp_path, *paths)
-    assert told.returncode == 0, told.stderr
-    assert "Failed to load" not in told.stderr
-    assert told.stdout.count(": 8 tests") == 23  # one case has lost an implementation
-    assert told.stdout.count(": 6 tests") == 1
-    between = compare(tmp_path, *paths, "--between", "median", "-k", "conv3_1 and fprop")
-    assert between.stdout.count("+100.0%") == 12
-    assert "2 sources" in between.stdout
-
-
-def test_the_names_of_a_sweep_are_unique_and_a_group_is_a_case(tmp_path):
-    named = [(c, benchmark_json.labels(c)) for c in synthetic.cells()]
-    again = dataclasses.replace(named[0][0].case, layout="standalone")
-    twin = dataclasses.replace(named[0][0], case=again)
-    named.append((twin, benchmark_json.labels(twin)))
-    assert len({label["fullname"] for _, label in named}) == len(named) == 97
-    assert len({label["group"] for _, label in named}) == len({c.case_id for c, _ in named}) == 25
 
 
 def test_a_store_without_an_ok_cell_still_opens(tmp_path):
