@@ -65,7 +65,8 @@ def profile(
     Example: python -m bench profile --offline --all-tiles --arch sm_90
     """
     given = dict(locals())
-    with _sentences():
+    kept = "what is compiled is kept: the same command goes on" if offline else "nothing is kept"
+    with _sentences(kept):
         _check(given)
         files = [json_file] if json_file else []
         files += [out / "profile.json"] if out else []
@@ -76,15 +77,15 @@ def profile(
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn errors a user can cause into one sentence and exit code 2."""
+def _sentences(kept: str) -> Iterator[None]:
+    """Turn errors a user can cause into one sentence and exit code 2, an interrupt into 130."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from error
     except KeyboardInterrupt:
-        print("\ninterrupted; what is compiled is kept: the same command goes on", file=sys.stderr)
+        print(f"\ninterrupted; {kept}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

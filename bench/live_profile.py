@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -133,7 +133,7 @@ def document(found: LiveProfile, request: dict[str, Any]) -> dict[str, Any]:
         "schema": 1,
         "what": "live profile",
         "request": request,
-        "environment": found.environment.__dict__,
+        "environment": asdict(found.environment),
         "seen": [_plain(each) for each in found.seen],
     }
 
@@ -144,12 +144,15 @@ def _plain(each: Seen) -> dict[str, Any]:
         "measurement": each.measurement.to_dict(),
         "attainment": _number(each.row["attainment"]),
         "speedup": _number(each.row["speedup"]),
-        "kernels": None if profiled is None else [vars(k) for k in profiled.kernels],
+        "kernels": None if profiled is None else [asdict(kernel) for kernel in profiled.kernels],
         "span_s": None if profiled is None else profiled.span_s,
         "gaps_s": each.gaps_s,
         "counters": None
         if counters is None
-        else {"kernels": [vars(k) for k in counters.kernels], "reason": counters.reason},
+        else {
+            "kernels": [asdict(kernel) for kernel in counters.kernels],
+            "reason": counters.reason,
+        },
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
-from bench import cli_live, live_profile, ncu, trace
+from bench import cli_live, cli_offline, live_profile, ncu, trace
 from bench.cli import app
 from bench.live_profile import LiveProfile, Seen
 from bench.records import Cell, Measurement, Status
@@ -185,3 +185,18 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, told) -> None:
     assert done.stderr.startswith("error: ")
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(LAYER, "nothing is kept"), (["--offline", "--all-tiles"], "what is compiled is kept")],
+)
+def test_an_interrupt_says_what_is_kept(monkeypatch, words, told) -> None:
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_live, "profile_live", interrupted)
+    monkeypatch.setattr(cli_offline, "profile_offline", interrupted)
+    done = profile(*words)
+    assert done.exit_code == 130
+    assert f"interrupted; {told}" in done.stderr
