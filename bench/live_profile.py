@@ -147,12 +147,7 @@ def _plain(each: Seen) -> dict[str, Any]:
         "kernels": None if profiled is None else [asdict(kernel) for kernel in profiled.kernels],
         "span_s": None if profiled is None else profiled.span_s,
         "gaps_s": each.gaps_s,
-        "counters": None
-        if counters is None
-        else {
-            "kernels": [asdict(kernel) for kernel in counters.kernels],
-            "reason": counters.reason,
-        },
+        "counters": None if counters is None else asdict(counters),
     }
 
 
