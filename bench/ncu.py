@@ -22,7 +22,7 @@ RANGE = "profiled"  # the NVTX range whose kernels are counted
 LIMIT_S = 300.0
 REASON_LENGTH = 200
 PERCENT = ".avg.pct_of_peak_sustained_"
-# Their names on sm_80 to sm_100; one that a device lacks comes back as "n/a".
+# Names as others use them on sm_80 to sm_100; none has been asked of a device here yet.
 DURATION = "gpu__time_duration.sum"
 METRICS = {
     "dram_read_bytes": "dram__bytes_read.sum",
@@ -101,7 +101,7 @@ def collect(
                              "found none: install NVIDIA Nsight Compute")  # fmt: skip
     with TemporaryDirectory() as folder:
         log = Path(folder, "ncu.csv")
-        words = [program, "--csv", "--page", "raw", "--log-file", str(log)]
+        words = [program, "--csv", "--page", "raw", "--print-units", "base", "--log-file", str(log)]
         words += ["--metrics", ",".join([DURATION, *METRICS.values()])]
         words += ["--target-processes", "all"]
         if nvtx_range is not None:  # the slash says: of push and pop
@@ -112,7 +112,7 @@ def collect(
             return Report(reason=f"ncu took longer than {limit_s:g} s and was ended")
         except OSError as error:
             return Report(reason=f"expected to run {program}, got {error.strerror}")
-        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     return _report(code, text, told)
 
 
@@ -126,6 +126,7 @@ def _run(words: list[str], limit_s: float) -> tuple[int, str]:
             told, _ = process.communicate(timeout=limit_s)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()  # leaving the block does not, after an interrupt
             raise
     return process.returncode, told
 
@@ -136,13 +137,23 @@ def _report(code: int, text: str, told: str) -> Report:
     if "ERR_NVGPUCTRPERM" in everything:
         return Report(reason=DENIED)
     if code:
-        return Report(reason=f"ncu ended with {code}: {_last(everything)}")
+        return Report(reason=f"ncu ended with {code}: {_cause(text, told)}")
     if "No kernels were profiled" in everything:
         return Report(reason="ncu saw no kernel in the range that it was to look at")
-    kernels = tuple(_kernels(_launches(text)))
+    try:
+        kernels = tuple(_kernels(_launches(text)))
+    except csv.Error as error:
+        return Report(reason=f"expected a table from ncu, got one that cannot be read: {error}")
     if not kernels:
         return Report(reason=f"expected a table from ncu, got {_last(everything)!r}")
     return Report(kernels)
+
+
+def _cause(text: str, told: str) -> str:
+    """Return ncu's own error; the command's last words where the command is what failed."""
+    errors = [line for line in text.splitlines() if line.startswith("==ERROR==")]
+    errors = [line for line in errors if "application returned an error" not in line]
+    return _last("\n".join(errors[:1]) or f"{text}\n{told}")
 
 
 def _last(text: str) -> str:

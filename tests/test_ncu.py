@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,10 @@ ROWS = (
     '"2","7","gather_conv","1,249.5","11.5","168","59.5"',
 )
 TABLE = "\n".join(["==PROF== Connected to process 7", HEADER, UNITS, *ROWS, ""])
+
+FAILED = """==ERROR== Failed to profile "k" in process 7
+==ERROR== The application returned an error code (9).
+==WARNING== No kernels were profiled."""
 
 
 @pytest.fixture
@@ -78,6 +83,9 @@ def test_the_command_and_the_range_are_handed_on(tool, tmp_path) -> None:
     words = told.read_text().split("\n")
     assert words[-3:] == ["python", "-c", "x y"]
     assert words[words.index("--nvtx-include") + 1] == "profiled/"
+    assert {"--csv", "--nvtx"} <= set(words)
+    for option, value in (("page", "raw"), ("print-units", "base"), ("target-processes", "all")):
+        assert words[words.index(f"--{option}") + 1] == value
     asked = words[words.index("--metrics") + 1].split(",")
     assert set(asked) == {ncu.DURATION, *ncu.METRICS.values()}
 
@@ -100,6 +108,11 @@ def test_remarks_between_launches_are_no_launches(tool) -> None:
         ("pass", "expected a table from ncu, got 'nothing'"),
         (writes(HEADER), "expected a table from ncu"),
         (writes('"ID","Name"\n"",""\n"0","k"\n'), "expected a table from ncu"),
+        (writes(f'{HEADER}\n{UNITS}\n"0","' + "x" * 200_000), "cannot be read"),
+        ("os.mkdir(log)", "expected a table from ncu"),
+        (writes(FAILED) + "; print('epoch 1'); sys.exit(9)", "ncu ended with 9: ==ERROR== Failed"),
+        (writes(FAILED.splitlines()[1]) + "; print('no torch'); sys.exit(1)", "1: no torch"),
+        ("print('x' * 9000); sys.exit(1)", "ncu ended with 1: xxx"),
     ],
 )
 def test_what_goes_wrong_is_a_reason(tool, body, told) -> None:
@@ -108,17 +121,37 @@ def test_what_goes_wrong_is_a_reason(tool, body, told) -> None:
     assert found.reason is not None
     assert told in found.reason
     assert found.reason.isprintable()
+    assert len(found.reason) < 2 * ncu.REASON_LENGTH
+
+
+def _hangs(mark):
+    return (
+        f"child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(mark)!r}, 'w').write(str(child.pid))\ntime.sleep(600)"
+    )
 
 
 def test_one_that_hangs_is_ended_with_its_children(tool, tmp_path) -> None:
     mark = tmp_path / "pid"
-    body = (
-        f"child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        f"open({str(mark)!r}, 'w').write(str(child.pid))\ntime.sleep(600)"
-    )
-    found = ncu.collect(["x"], ncu=tool(body), limit_s=3)
+    found = ncu.collect(["x"], ncu=tool(_hangs(mark)), limit_s=3)
     assert found.reason == "ncu took longer than 3 s and was ended"
-    pid = int(mark.read_text())
+    _assert_ends(int(mark.read_text()))
+
+
+def test_an_interrupt_ends_it_with_its_children(tool, tmp_path) -> None:
+    mark = tmp_path / "pid"
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ncu.collect(["x"], ncu=tool(_hangs(mark)), limit_s=60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    _assert_ends(int(mark.read_text()))
+
+
+def _assert_ends(pid):
     for _ in range(100):
         if not _runs(pid):
             return
