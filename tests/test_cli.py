@@ -7,6 +7,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -280,14 +281,16 @@ def test_interrupt_keeps_what_is_measured_and_says_how_to_resume(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "bench", *RUN, "--layers", "conv5_3x3", "--out", str(out)]
     running = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell without job control makes what it starts in the background ignore interrupts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     path = out / "results.jsonl"
     for _ in range(600):
         if (path.exists() and path.stat().st_size) or running.poll() is not None:
             break
         time.sleep(0.1)
-    running.send_signal(2)
+    running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130, stderr
     assert f"to go on:\n  python -m bench {shlex.join(command[3:])}" in stdout
