@@ -144,8 +144,8 @@ def _line(seconds: float, total: float, launches: float, name: str) -> tuple[str
 
 
 def _gaps(each: Seen) -> str:
-    assert each.profiled is not None
-    assert each.gaps_s is not None
+    if each.profiled is None or each.gaps_s is None:
+        return "nothing was profiled"
     detail: dict[str, Any] = each.measurement.detail
     if each.measurement.cell.case.device == "cuda":
         enqueue = detail.get("enqueue_s")

@@ -26,9 +26,10 @@ TF32_EPS = 2.0**-10
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Return the dtype in memory of a case's dtype."""
-    found = torch.float32 if name == "tf32" else getattr(torch, name)
-    assert isinstance(found, torch.dtype)
+    """Return the dtype in memory of a case's dtype; a ValueError for another name."""
+    found = torch.float32 if name == "tf32" else getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"expected the name of a dtype of torch, or tf32; got {name!r}")
     return found
 
 

@@ -134,8 +134,5 @@ def break_even_blocks(data: ReportData) -> Iterator[Block]:
     )
 
 
-def _range(line: dict[str, object]) -> str:
-    low, high = line["low"], line["high"]
-    assert isinstance(low, float)
-    assert isinstance(high, float)
-    return f"{style.percent(low)} to {style.percent(high)}"
+def _range(line: Record) -> str:
+    return f"{style.percent(line['low'])} to {style.percent(line['high'])}"

@@ -18,6 +18,7 @@ from bench.live_profile import LiveProfile, Seen
 from bench.records import Cell, Measurement, Status
 from bench.trace import Kernel, Profiled
 from tests.store_samples import ENVIRONMENT, measurement
+from tests.test_profile_cli import assert_refused
 
 LAYER = ["--layer", "conv5_3x3", "--block", "64", "--density", "0.25", "--device", "cpu"]
 SMALL = [*LAYER, "--batch", "1", "--pass", "fprop", "--calls", "3"]
@@ -180,11 +181,7 @@ def test_counters_are_asked_for_with_the_cell(monkeypatch) -> None:
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(words, told) -> None:
-    done = profile(*words)
-    assert done.exit_code == 2, done.stdout
-    assert done.stderr.startswith("error: ")
-    assert told in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_refused(profile(*words), told)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,14 @@ ROOT = Path(__file__).parent.parent
 LAYER = ["--offline", "--layer", "conv4_3x3", "--block", "64", "--density", "0.25"]
 
 
+def assert_refused(done, told):
+    """One sentence on standard error, and exit code 2."""
+    assert done.exit_code == 2, done.stdout
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def profile(*words, **environment):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "NO_COLOR": "1"} | environment
     return subprocess.run(
@@ -45,10 +53,7 @@ def profile(*words, **environment):
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(words, told) -> None:
     done = CliRunner().invoke(app, ["profile", *words])
-    assert done.exit_code == 2, done.stdout
-    assert done.stderr.startswith("error: ")
-    assert told in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_refused(done, told)
 
 
 @pytest.mark.parametrize(
