@@ -37,7 +37,7 @@ KICK_BAND = (1 / 16, 1 / 32)
 BAND = (1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 32)  # of all blocks
 MOST_DRAWS, FEWEST_DRAWS = 6, 2  # random starts
 MOST_KICKS, KICK_STREAM = 12, 1000  # random streams of their own
-WORK = 2**20  # scores times random starts; also scores times kicks
+WORK = 3 * 2**18  # scores times random starts; also scores times kicks
 
 
 def hrbp2(problem: Problem) -> Grouping:
@@ -75,16 +75,22 @@ def _upper_bound(problem: Problem) -> int:
 
 
 def alternate(problem: Problem, start: Grouping, rounds: int = ROUNDS) -> Grouping:
-    """Return a grouping at least as good, after so many rounds or when they gain nothing."""
-    best = start
+    """Return a grouping at least as good, after so many rounds or when they gain nothing.
+
+    Assignments are near the best while that gains, then exact.
+    """
+    best, exact = start, False
     for _ in range(rounds):
-        filters = _assign(problem, 0, best.channels, best.kept.astype(np.int64), exact=True)
+        filters = _assign(problem, 0, best.channels, best.kept.astype(np.int64), exact=exact)
         now = best_blocks(problem, filters, best.channels)
-        channels = _assign(problem, 1, filters, now.kept.T.astype(np.int64), exact=True)
+        channels = _assign(problem, 1, filters, now.kept.T.astype(np.int64), exact=exact)
         now = best_blocks(problem, filters, channels)
-        if now.score <= best.score:
+        if now.score > best.score:
+            best = now
+        elif exact:
             break
-        best = now
+        else:
+            exact = True
     return best
 
 

@@ -73,6 +73,7 @@ def _priced_choice(gains: Integers, seats: Integers, rounds: int) -> tuple[Integ
     by_group = np.ascontiguousarray(gains.T)  # rows sort several times faster than columns
     places, rows = np.arange(count), np.arange(groups)
     last, first = count - seats, np.maximum(count - seats - 1, 0)
+    wanted = np.unique([last, first])
     prices = np.zeros(groups, dtype=np.int64)
     fewest, found = count + 1, (np.zeros(count, dtype=np.int64), prices)
     for _ in range(rounds):
@@ -87,7 +88,7 @@ def _priced_choice(gains: Integers, seats: Integers, rounds: int) -> tuple[Integ
         margin -= margin[choice, places]
         margin[choice, places] = -FAR
         margin[choice, places] = -margin.max(axis=0)
-        margin.sort(axis=1)
+        margin.partition(wanted, axis=1)  # a third of a sort's time at 64 groups of 16 and more
         prices = prices + (margin[rows, last] + margin[rows, first]) // 4  # all move: half way
     return found
 
