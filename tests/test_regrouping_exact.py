@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 
 from hrbp_core.regrouping.exchange import repair
 from hrbp_core.regrouping.problem import BALANCES, Limits, quantise, random_order
-from hrbp_core.regrouping.selection import choose_blocks
+from hrbp_core.regrouping.selection import choose_blocks, choose_entries
 from hrbp_core.regrouping.transport import assign
 
 GRIDS = [(1, 1), (1, 4), (2, 2), (2, 5), (3, 3), (4, 3)]
@@ -87,6 +87,35 @@ def test_choice_is_optimal_by_linear_program(grid, share, balance, coverage, lev
     assert scores[kept].sum() == by_linear_program(scores, limits)
 
 
+@given(
+    grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    taps=st.integers(2, 4),
+    share=st.floats(0, 1),
+    balance=st.sampled_from(BALANCES),
+    coverage=st.booleans(),
+    levels=st.sampled_from([2, 10, 10**6]),
+    seed=st.integers(0, 10**6),
+)
+def test_choice_of_entries_is_optimal_by_linear_program(
+    grid, taps, share, balance, coverage, levels, seed
+):
+    (gk, gc), size = grid, grid[0] * grid[1] * taps
+    scores = np.random.default_rng(seed).integers(levels, size=(gk, gc, taps))
+    least = max(grid) if coverage else 1
+    entries = least + round(share * (size - least))
+    limits = Limits.of(grid, entries, coverage=coverage, balance=balance, taps=taps)
+    kept = choose_entries(scores, limits)
+    assert choice_within(kept.sum(axis=2), limits)
+    # each tap is a column of its own; those of a channel group share its limits
+    rows = np.kron(np.eye(gk), np.ones(gc * taps))
+    columns = np.kron(np.ones(gk), np.kron(np.eye(gc), np.ones(taps)))
+    (low, high), (fewest, most) = limits.per_filter_group, limits.per_channel_group
+    bounds = np.repeat([high, -low, most, -fewest], [gk, gk, gc, gc])
+    matrix = np.vstack([rows, -rows, columns, -columns])
+    answer = linprog(-scores.ravel(), matrix, bounds, np.ones((1, size)), [entries], (0, 1))
+    assert scores[kept].sum() == round(-answer.fun)
+
+
 def test_choice_takes_the_lower_index_of_equal_blocks():
     limits = Limits.of((3, 3), 4, coverage=False, balance="none")
     kept = choose_blocks(np.full((3, 3), 5), limits)
@@ -142,4 +171,4 @@ def test_a_start_that_is_not_best_is_refused():
     limits = Limits.of((3, 3), 3, coverage=True, balance="both")
     worst = np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]], dtype=bool)
     with pytest.raises(ValueError, match="expected a start that is the best of its row counts"):
-        repair(scores, limits, worst, np.zeros(3, dtype=np.int64))
+        repair(scores[:, :, None], limits, worst[:, :, None], np.zeros(3, dtype=np.int64))

@@ -1,8 +1,8 @@
-"""Repairs a choice of blocks that breaks its limits, at the least loss.
+"""Repairs a choice of entries that breaks its limits, at the least loss.
 
 Successive shortest paths (Ahuja, Magnanti and Orlin, Network Flows, chapter 9) on a small flow
-network: source -> filter groups -> channel groups -> sink, one unit a kept block. Costs are
-negated scores. The start must have no path of negative cost around a cycle; then each repair
+network: source -> filter groups -> channel groups -> sink, one unit a kept entry. A block's taps
+are parallel arcs, best first. Costs are negated scores. The start must have no path of negative cost around a cycle; then each repair
 along a shortest path keeps it so, and what is left when nothing is out of balance is optimal.
 Distances are int64 and ties fall to the lower index.
 """
@@ -21,16 +21,21 @@ def repair(scores: Integers, limits: Limits, kept: Flags, prices: Integers) -> F
     """Return the best choice within ``limits``.
 
     Args:
-        scores: int64 [Gk, Gc].
+        scores: int64 [Gk, Gc, taps].
         limits: must be feasible.
-        kept: bool [Gk, Gc]: for each row the best choice of its size at ``scores - prices``,
-            and the best spread of the blocks over rows that the row limits leave open.
+        kept: bool, like scores: for each row the best choice of its size at ``scores - prices``,
+            the lower of equal taps first, and the best spread of the entries over rows that the
+            row limits leave open.
         prices: int64 [Gc].
     """
-    network = _Network(scores, limits, kept, prices)
+    order = np.argsort(-scores, axis=2, kind="stable")
+    network = _Network(np.take_along_axis(scores, order, axis=2), limits, kept.sum(axis=2), prices)
     while network.unbalanced():
         network.augment()
-    return network.kept
+    repaired = np.zeros(scores.shape, dtype=bool)
+    ranks = np.arange(scores.shape[2])
+    np.put_along_axis(repaired, order, ranks < network.counts[:, :, None], axis=2)
+    return repaired
 
 
 class _Network:
@@ -40,10 +45,18 @@ class _Network:
     into the sink. The imbalances' last place belongs to the source and the sink.
     """
 
-    def __init__(self, scores: Integers, limits: Limits, kept: Flags, prices: Integers) -> None:
-        self.scores, self.kept = scores, kept.copy()
+    def __init__(
+        self, scores: Integers, limits: Limits, counts: Integers, prices: Integers
+    ) -> None:
+        gk, gc, _ = scores.shape
+        edge = np.full((gk, gc, 1), FAR)
+        # costs[..., n]: adding the entry after n kept ones; no more than all of them
+        self.costs = np.concatenate((-scores, edge), axis=2)
+        # gains[..., n]: dropping the last of n kept ones
+        self.gains = np.concatenate((edge, scores), axis=2)
+        self.counts = counts.astype(np.int64)
         self.row_limits, self.column_limits = limits.per_filter_group, limits.per_channel_group
-        row_counts, column_counts = kept.sum(axis=1), kept.sum(axis=0)
+        row_counts, column_counts = counts.sum(axis=1), counts.sum(axis=0)
         self.rows = np.clip(row_counts, *self.row_limits)
         self.columns = np.clip(column_counts, *self.column_limits)
         if prices.any():
@@ -55,8 +68,9 @@ class _Network:
         sink = int(self.columns.sum()) - limits.blocks
         self.row_excess = np.append(self.rows - row_counts, source)
         self.column_excess = np.append(column_counts - self.columns, sink)
-        self.add = np.where(kept, FAR, -scores)
-        self.drop = np.where(kept, scores, FAR)
+        places = self.counts[:, :, None]
+        self.add = np.take_along_axis(self.costs, places, axis=2)[:, :, 0]
+        self.drop = np.take_along_axis(self.gains, places, axis=2)[:, :, 0]
 
     def unbalanced(self) -> bool:
         return bool(self.row_excess.any() or self.column_excess.any())
@@ -114,16 +128,17 @@ class _Network:
                 flow[place] += 1 if on_rows else -1
                 place = hub
             else:
-                row, column = (place, parent) if on_rows else (parent, place)
-                self._flip(row, column)
+                if on_rows:
+                    self._change(place, parent, -1)
+                else:
+                    self._change(parent, place, 1)
                 place, on_rows = parent, not on_rows
 
-    def _flip(self, row: int, column: int) -> None:
-        kept = not self.kept[row, column]
-        self.kept[row, column] = kept
-        score = self.scores[row, column]
-        self.add[row, column] = FAR if kept else -score
-        self.drop[row, column] = score if kept else FAR
+    def _change(self, row: int, column: int, by: int) -> None:
+        self.counts[row, column] += by
+        count = self.counts[row, column]
+        self.add[row, column] = self.costs[row, column, count]
+        self.drop[row, column] = self.gains[row, column, count]
 
 
 def _relax(source: Integers, costs: Integers, target: Integers, parent: Integers) -> bool:

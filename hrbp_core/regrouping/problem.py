@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,20 +69,44 @@ class Problem:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many blocks to keep in all, in each filter group and in each channel group."""
+    """How many blocks (or entries) to keep in all, in each filter group and channel group.
+
+    ``per_filter_group`` is (least, most) of every group, as ints or int64 [Gk].
+    """
 
     blocks: int
-    per_filter_group: Pair
+    per_filter_group: tuple[Any, Any]
     per_channel_group: Pair
 
     @classmethod
-    def of(cls, grid: Pair, blocks: int, *, coverage: bool, balance: str) -> Limits:
-        """Return the limits of a grid (filter groups, channel groups)."""
+    def of(
+        cls, grid: Pair, blocks: int, *, coverage: bool, balance: str, taps: int = 1
+    ) -> Limits:
+        """Return the limits of a grid (filter groups, channel groups).
+
+        Args:
+            taps: entries that a block may hold; with more than one, entries are counted, and
+                balanced groups hold as many as all-tap blocks would.
+        """
         gk, gc = grid
         least = 1 if coverage else 0
-        rows = (least, gc) if balance == "none" else (blocks // gk, -(-blocks // gk))
-        columns = (blocks // gc, -(-blocks // gc)) if balance == "both" else (least, gk)
+        rows, columns = (least, gc * taps), (least, gk * taps)
+        if balance != "none":
+            rows = _balanced(blocks, gk, taps, least)
+        if balance == "both":
+            columns = _balanced(blocks, gc, taps, least)
         return cls(blocks, rows, columns)
+
+    @property
+    def rows_are_open(self) -> bool:
+        """True when filter groups may differ by more than one."""
+        least, most = self.per_filter_group
+        return bool(np.max(np.asarray(most) - least) > 1)
+
+
+def _balanced(entries: int, groups: int, taps: int, least: int) -> Pair:
+    fewest, most = entries // taps // groups, -(-(-(-entries // taps)) // groups)
+    return max(fewest * taps, least), most * taps
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Which blocks to keep once the groups are known: the best choice, exactly.
+"""Which blocks, or entries, to keep once the groups are known: the best choice, exactly.
 
 Keeping blocks under counts in all, a row and a column is a transportation problem, totally
 unimodular. Prices make a start that is optimal for the limits it already meets;
@@ -32,13 +32,22 @@ def choose_blocks(scores: Integers, limits: Limits) -> Flags:
         scores: int64 [Gk, Gc].
         limits: must be feasible.
     """
-    gk, gc = scores.shape
+    return choose_entries(scores[:, :, None], limits)[:, :, 0]
+
+
+def choose_entries(scores: Integers, limits: Limits) -> Flags:
+    """Return bool [Gk, Gc, taps]: the entries of the greatest total score within ``limits``.
+
+    Args:
+        scores: int64 [Gk, Gc, taps].
+        limits: must be feasible; counts of entries.
+    """
+    prices = np.zeros(scores.shape[1], dtype=np.int64)
+    if limits.rows_are_open:
+        return repair(scores, limits, _largest(scores, limits.blocks), prices)
     least, most = limits.per_channel_group
-    if limits.per_filter_group[1] - limits.per_filter_group[0] > 1:
-        return repair(scores, limits, _largest(scores, limits.blocks), np.zeros(gc, np.int64))
-    prices = np.zeros(gc, dtype=np.int64)
-    kept = _largest_by_row(scores, limits.blocks)
-    if most - least <= 1 and gk > 1:
+    kept = _largest_by_row(scores, limits)
+    if most - least <= 1 and len(scores) > 1:
         kept, prices = _column_prices(scores, limits, kept)
     return repair(scores, limits, kept, prices)
 
@@ -50,13 +59,13 @@ def thresholds(scores: Integers, limits: Limits) -> Integers:
     """
     gk, gc = scores.shape
     prices = np.zeros(gc, dtype=np.int64)
-    if limits.per_filter_group[1] - limits.per_filter_group[0] > 1:
+    if limits.rows_are_open:
         ordered = np.sort(scores, axis=None)[::-1]
         level = (ordered[limits.blocks - 1] + ordered[min(limits.blocks, gk * gc - 1)]) // 2
         return np.full(scores.shape, level)
     if limits.per_channel_group[1] - limits.per_channel_group[0] <= 1 and gk > 1:
-        kept = _largest_by_row(scores, limits.blocks)
-        _, prices = _column_prices(scores, limits, kept)
+        tapwise = scores[:, :, None]
+        _, prices = _column_prices(tapwise, limits, _largest_by_row(tapwise, limits))
     levels = _level(np.sort(scores - prices, axis=1), limits.per_filter_group[1])
     return levels[:, None] + prices
 
@@ -67,41 +76,51 @@ def _largest(scores: Integers, blocks: int) -> Flags:
     return kept.reshape(scores.shape)
 
 
-def _largest_by_row(scores: Integers, blocks: int) -> Flags:
-    """Return the best choice with row counts that differ by at most one."""
-    rows = scores.shape[0]
-    each, extra = divmod(blocks, rows)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    kept = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(kept, order[:, :each], True, axis=1)
-    if extra:
-        following = np.take_along_axis(scores, order[:, each : each + 1], axis=1)[:, 0]
-        best = np.argsort(-following, kind="stable")[:extra]
-        kept[best, order[best, each]] = True
-    return kept
+def _largest_by_row(scores: Integers, limits: Limits) -> Flags:
+    """Return the best choice whose row counts keep to their limits, whatever the columns get."""
+    rows = len(scores)
+    flat = scores.reshape(rows, -1)
+    least = np.broadcast_to(limits.per_filter_group[0], rows)
+    most = np.broadcast_to(limits.per_filter_group[1], rows)
+    order = np.argsort(-flat, axis=1, kind="stable")
+    ranks = np.arange(flat.shape[1])
+    kept = ranks < least[:, None]
+    left = limits.blocks - int(least.sum())
+    if left:
+        ordered = np.take_along_axis(flat, order, axis=1)
+        # entries between the two limits, the largest first; in a row they descend
+        row, rank = np.nonzero((ranks >= least[:, None]) & (ranks < most[:, None]))
+        best = np.argsort(-ordered[row, rank], kind="stable")[:left]
+        kept[row[best], rank[best]] = True
+    chosen = np.zeros(flat.shape, dtype=bool)
+    np.put_along_axis(chosen, order, kept, axis=1)
+    return chosen.reshape(scores.shape)
 
 
 def _column_prices(scores: Integers, limits: Limits, kept: Flags) -> tuple[Flags, Integers]:
-    """Return (kept, prices): the rows' choice when each column costs its price.
+    """Return (kept, prices): the rows' choice when each column's entries cost its price.
 
     Rows and columns set their levels in turn, until the columns are in balance too.
     """
-    least, most = limits.per_channel_group
-    prices = np.zeros(scores.shape[1], dtype=np.int64)
+    (rows, columns, taps), (least, most) = scores.shape, limits.per_channel_group
+    prices = np.zeros(columns, dtype=np.int64)
     for _ in range(PRICE_ROUNDS):
-        counts = kept.sum(axis=0)
+        counts = kept.sum(axis=(0, 2))
         if counts.min() >= least and counts.max() <= most:
             break
-        levels = _level(np.sort(scores - prices, axis=1), limits.per_filter_group[1])
-        prices = _level(np.sort(scores - levels[:, None], axis=0).T, most)
-        kept = _largest_by_row(scores - prices, limits.blocks)
+        priced = (scores - prices[:, None]).reshape(rows, -1)
+        levels = _level(np.sort(priced, axis=1), limits.per_filter_group[1])
+        offers = (scores - levels[:, None, None]).transpose(1, 0, 2).reshape(columns, -1)
+        prices = _level(np.sort(offers, axis=1), most)
+        kept = _largest_by_row(scores - prices[:, None], limits)
     return kept, prices
 
 
-def _level(ascending: Integers, count: int) -> Integers:
+def _level(ascending: Integers, count: int | Integers) -> Integers:
     """Return the middle between the ``count``-th largest of each row and the next one."""
-    width = ascending.shape[1]
-    count = min(max(count, 1), width)
-    lowest_in = ascending[:, width - count]
-    highest_out = ascending[:, width - count - 1] if count < width else lowest_in
-    return (lowest_in + highest_out) // 2
+    rows, width = ascending.shape
+    counts = np.broadcast_to(np.clip(count, 1, width), rows)
+    places = np.arange(rows)
+    lowest_in = ascending[places, width - counts]
+    highest_out = ascending[places, np.maximum(width - counts - 1, 0)]
+    return np.where(counts < width, (lowest_in + highest_out) // 2, lowest_in)
