@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.records import Case, Recipe
-from hrbp_core import BlockPattern, reference, regroup
+from hrbp_core import BlockPattern, reference
+from hrbp_core.regrouping import block_pattern
 from hrbp_core.shapes import FilterShape, Pass
 
 CL = torch.channels_last
@@ -44,7 +45,7 @@ def pattern_of(shape: FilterShape, recipe: Recipe) -> BlockPattern:
         raise ValueError(f"expected scores 'independent', got {recipe.scores!r}")
     generator = torch.Generator().manual_seed(recipe.seed)
     scores = torch.empty(shape).exponential_(generator=generator)
-    return regroup(
+    return block_pattern(
         scores,
         recipe.density,
         method=recipe.method,

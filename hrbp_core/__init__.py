@@ -8,7 +8,8 @@ Scores become a pattern, a pattern becomes three fast passes::
 ``ConvShape``           extents and costs of one convolution layer
 ``least_density``       the sparsest a layer can be while every group keeps a block
 ``BlockPattern``        which blocks are kept; masks, packing, the transposed twin
-``regroup``             scores + density + block -> BlockPattern
+``regroup``             scores + density + block -> BlockPattern, or a rival's WeightMask
+``retained``            the share of the score that a pattern or mask keeps
 ``block_sparse_conv2d`` the operator, differentiable twice
 ``BlockSparseConv2d``   the module
 ``reference``           masked dense passes in float64, the oracle of the tests
@@ -29,7 +30,9 @@ _HOME = {
     "Pass": "shapes",
     "least_density": "shapes",
     "BlockPattern": "pattern",
+    "WeightMask": "mask",
     "regroup": "regrouping",
+    "retained": "mask",
     "block_sparse_conv2d": "ops",
     "BlockSparseConv2d": "nn",
     "reference": "reference",
@@ -39,14 +42,17 @@ __all__ = [
     "BlockSparseConv2d",
     "ConvShape",
     "Pass",
+    "WeightMask",
     "block_sparse_conv2d",
     "least_density",
     "reference",
     "regroup",
+    "retained",
 ]
 
 if TYPE_CHECKING:
     from hrbp_core import reference
+    from hrbp_core.mask import WeightMask, retained
     from hrbp_core.nn import BlockSparseConv2d
     from hrbp_core.ops import block_sparse_conv2d
     from hrbp_core.pattern import BlockPattern

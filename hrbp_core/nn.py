@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hrbp_core.launch_tables import Geometry
 from hrbp_core.ops import IndexTensors, index_tensors, run
 from hrbp_core.pattern import BlockPattern
-from hrbp_core.regrouping import regroup
+from hrbp_core.regrouping import block_pattern
 from hrbp_core.shapes import FilterShape, Pair, pair
 
 Ints = int | Sequence[int]
@@ -77,7 +77,7 @@ class BlockSparseConv2d(nn.Module):
             raise ValueError("expected either a pattern or a density")
         if pattern is None:
             scores = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-            pattern = regroup(scores, density, method="aligned", block=block)  # type: ignore[arg-type]
+            pattern = block_pattern(scores, density, method="aligned", block=block)  # type: ignore[arg-type]
         if pattern.shape != shape:
             raise ValueError(f"expected a pattern of shape {shape}, got {pattern.shape}")
         self.shape: FilterShape = shape

@@ -160,13 +160,48 @@ def block_grid(shape: ConvShape | Sequence[int], block: int | Sequence[int]) -> 
     return -(-k // block_k), -(-c // block_c)
 
 
-def least_density(shape: ConvShape | Sequence[int], block: int | Sequence[int]) -> float:
-    """Return the least density at which every filter and channel group keeps a block.
+def least_density(
+    shape: ConvShape | Sequence[int],
+    block: int | Sequence[int],
+    *,
+    taps: int | str | None = None,
+) -> float:
+    """Return the least density at which every filter and channel group keeps an entry.
 
-    max(Gk, Gc) / (Gk * Gc) for Gk filter groups and Gc channel groups of all-tap blocks.
+    max(Gk, Gc) / (Gk * Gc) for Gk filter groups and Gc channel groups of all-tap blocks. With
+    ``taps`` the same budget makes more blocks, so that it reaches further.
 
     >>> least_density((256, 256, 3, 3), (32, 32))
     0.125
+    >>> least_density((256, 256, 3, 3), (32, 32), taps=3)
+    0.046875
+
+    Args:
+        shape: a ConvShape, or (K, C, R, S); R and S are read with ``taps`` alone.
+        block: (block_k, block_c), or one int for both.
+        taps: of each block, or "auto" (one is enough then), for the ++ methods.
     """
     gk, gc = block_grid(shape, block)
-    return max(gk, gc) / (gk * gc)
+    blocks = max(gk, gc)
+    if taps is not None:
+        extents = shape.filter_shape if isinstance(shape, ConvShape) else tuple(shape)
+        all_taps = extents[2] * extents[3]
+        count = check_taps(taps, all_taps) or 1
+        blocks = (blocks - 1) * count // all_taps + 1
+    return blocks / (gk * gc)
+
+
+def check_taps(taps: int | str | None, most: int) -> int | None:
+    """Return how many taps each block has; None when that is free ("auto" or None).
+
+    Raises:
+        ValueError: another word, or a count outside [1, most].
+        TypeError: neither an int nor a word.
+    """
+    if taps is None or taps == "auto":
+        return None
+    if isinstance(taps, bool) or not isinstance(taps, int | str):
+        raise TypeError(f"expected taps as an int or 'auto', got {type(taps).__name__}")
+    if isinstance(taps, str) or not 1 <= taps <= most:
+        raise ValueError(f"expected taps as 'auto' or in [1, {most}], got {taps!r}")
+    return taps

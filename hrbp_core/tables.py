@@ -97,6 +97,20 @@ class IndexTables:
         return torch.bincount(blocks[:, column], minlength=groups)
 
     @cached_property
+    def dead_filters(self) -> Tensor:
+        """int64: filters without a kept weight; none under coverage."""
+        members = self.filters[self.blocks_per_filter_group == 0]
+        return members[members >= 0].long().sort().values
+
+    @cached_property
+    def dead_channels(self) -> Tensor:
+        """int64: channels that no filter group keeps; none under coverage."""
+        members = self.channels[self.blocks_per_channel_group > 0]
+        alive = torch.zeros(self.shape[1], dtype=torch.bool, device=self.device)
+        alive[members[members >= 0].long()] = True
+        return (~alive).nonzero().view(-1)
+
+    @cached_property
     def is_canonical(self) -> bool:
         """True when the groups are contiguous runs in order: nothing has to be gathered."""
         return torch.equal(

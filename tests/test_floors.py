@@ -26,6 +26,7 @@ RANKS: dict[str, float] = {
     "bench.floors": 0.2,
     "hrbp_core.tables": 1,
     "hrbp_core.pattern": 1.1,
+    "hrbp_core.mask": 1.15,
     "hrbp_core.launch_tables": 1.1,
     "hrbp_core.scores": 1.2,
     "hrbp_core.allocate": 1.2,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from bench.accuracy.models import sparse_convs, step_multiply_adds
 from bench.accuracy.plan import DENSE, UNSTRUCTURED, AccuracyPlan, Run
 from hrbp_core.nn import BlockSparseConv2d
-from hrbp_core.regrouping import regroup
+from hrbp_core.regrouping import block_pattern
 
 Scores = dict[str, Tensor]
 
@@ -116,7 +116,7 @@ def _sparse_layer(run: Run, plan: AccuracyPlan, conv: nn.Conv2d, scores: Tensor)
     if run.arm == UNSTRUCTURED:
         mask = best_weights(scores, run.density)
         return MaskedConv2d(_rescaled(conv, mask) if plan.rescale else conv, mask)
-    pattern = regroup(
+    pattern = block_pattern(
         scores,
         run.density,
         method=run.arm,

@@ -18,12 +18,12 @@ def clustered(problem: Problem) -> Grouping:
     ordered = np.sort(problem.scores, axis=None)
     level = max(int(ordered[problem.scores.size - count]), 1)  # a zero is never strong
     strong = problem.scores >= level
-    filters = _greedy_clusters(strong, problem.block[0])
-    channels = _greedy_clusters(strong.T, problem.block[1])
+    filters = greedy_clusters(strong, problem.block[0])
+    channels = greedy_clusters(strong.T, problem.block[1])
     return best_blocks(problem, filters, channels)
 
 
-def _greedy_clusters(strong: np.ndarray, block: int) -> Integers:
+def greedy_clusters(strong: np.ndarray, block: int) -> Integers:
     """Return the group of each row: the strongest row left takes the block - 1 nearest."""
     table = strong.astype(np.float32)  # counts below 2**24: products are exact
     counts = strong.sum(axis=1)

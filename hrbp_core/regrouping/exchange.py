@@ -2,8 +2,9 @@
 
 Successive shortest paths (Ahuja, Magnanti and Orlin, Network Flows, chapter 9) on a small flow
 network: source -> filter groups -> channel groups -> sink, one unit a kept entry. A block's taps
-are parallel arcs, best first. Costs are negated scores. The start must have no path of negative cost around a cycle; then each repair
-along a shortest path keeps it so, and what is left when nothing is out of balance is optimal.
+are parallel arcs, best first. Costs are negated scores. The start must have no path of negative
+cost around a cycle; then each repair along a shortest path keeps it so, and what is left when
+nothing is out of balance is optimal.
 Distances are int64 and ties fall to the lower index.
 """
 

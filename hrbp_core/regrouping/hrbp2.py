@@ -30,7 +30,7 @@ from hrbp_core.regrouping.problem import (
 from hrbp_core.regrouping.selection import best_blocks, thresholds
 from hrbp_core.regrouping.shuffled import shuffled
 from hrbp_core.regrouping.swaps import swap_pairs
-from hrbp_core.regrouping.transport import assign
+from hrbp_core.regrouping.transport import assign_by_weights
 
 ROUNDS, FIRST_ROUNDS = 20, 3  # the first tell how good a start is
 KICK_BAND = (1 / 16, 1 / 32)
@@ -127,9 +127,6 @@ def _assign(
 ) -> Integers:
     """Return the best groups of one side when block (g, h) counts ``weights[g, h]``.
 
-    Groups of equal weights are one large group to the assignment, and share its members by
-    descending total score: told apart by nothing, they would cost it most of its time.
-
     Args:
         side: 0 for filters, 1 for channels.
         others: int64, the group of each index of the other side.
@@ -137,25 +134,7 @@ def _assign(
     """
     scores = problem.exact if side == 0 else problem.exact.T
     parts = scores @ one_hot(others, problem.grid[1 - side])
-    kinds, kind = np.unique(weights, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)  # numpy 2.0 returned it as a column
-    seats = _seats(problem, side)
-    gains = (parts @ kinds.T.astype(np.float64)).astype(np.int64)
-    chosen = assign(gains, np.bincount(kind, weights=seats).astype(np.int64), exact=exact)
-    totals = parts.sum(axis=1)
-    groups = np.empty(len(chosen), dtype=np.int64)
-    members = np.lexsort((-totals, chosen))
-    by_kind = np.argsort(kind, kind="stable")
-    groups[members] = np.repeat(by_kind, seats[by_kind])
-    return groups
-
-
-def _seats(problem: Problem, side: int) -> Integers:
-    """Return the size of each group; the last takes what is left."""
-    groups, block, size = problem.grid[side], problem.block[side], problem.scores.shape[side]
-    seats = np.full(groups, block, dtype=np.int64)
-    seats[-1] = size - (groups - 1) * block
-    return seats
+    return assign_by_weights(parts, weights, problem.seats(side), exact=exact)
 
 
 def _polish(problem: Problem, best: Grouping) -> Grouping:

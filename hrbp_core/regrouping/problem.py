@@ -29,20 +29,37 @@ class Problem:
     """Scores of one layer and what is wanted of its blocks.
 
     Attributes:
-        scores: int64 [K, C], kernel-wise (summed over the taps), from :func:`quantise`.
+        tap_scores: int64 [K, C, R * S], from :func:`quantise`.
         block: (block_k, block_c).
-        blocks: how many blocks to keep, exactly.
+        blocks: the budget, exactly: so many blocks of all taps, or as many entries.
         coverage: every filter group and every channel group keeps a block.
         balance: one of ``BALANCES``.
         seed: of everything random.
+        taps: of each block of a ++ method; None: as many as are best.
     """
 
-    scores: Integers
+    tap_scores: Integers
     block: Pair
     blocks: int
     coverage: bool
     balance: str
     seed: int
+    taps: int | None = None
+
+    @cached_property
+    def scores(self) -> Integers:
+        """int64 [K, C]: kernel-wise, summed over the taps."""
+        return self.tap_scores.sum(axis=2)  # type: ignore[no-any-return]
+
+    @property
+    def entries(self) -> int:
+        """The budget in entries: blocks * R * S."""
+        return self.blocks * self.tap_scores.shape[2]
+
+    @property
+    def weights(self) -> int:
+        """The budget in weights, for methods without blocks; no more than there are."""
+        return min(self.entries * self.block[0] * self.block[1], self.tap_scores.size)
 
     @property
     def grid(self) -> Pair:
@@ -60,11 +77,22 @@ class Problem:
         """``scores`` as float64, for matrix products; every product is exact."""
         return self.scores.astype(np.float64)
 
+    def seats(self, side: int) -> Integers:
+        """Return int64 [groups]: the size of each group of side 0 (filters) or 1 (channels)."""
+        return group_sizes(self.scores.shape[side], self.block[side])
+
     def block_scores(self, filters: Integers, channels: Integers) -> Integers:
         """Return int64 [Gk, Gc]: the score of each block, from a group number an index."""
         gk, gc = self.grid
         sums = one_hot(filters, gk).T @ self.exact @ one_hot(channels, gc)
         return sums.astype(np.int64)
+
+    def entry_scores(self, filters: Integers, channels: Integers) -> Integers:
+        """Return int64 [Gk, Gc, R * S]: the score of each entry."""
+        gk, gc = self.grid
+        rows, columns = one_hot(filters, gk).T, one_hot(channels, gc)
+        taps = np.moveaxis(self.tap_scores, 2, 0).astype(np.float64)
+        return np.moveaxis(rows @ taps @ columns, 0, 2).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -79,9 +107,7 @@ class Limits:
     per_channel_group: Pair
 
     @classmethod
-    def of(
-        cls, grid: Pair, blocks: int, *, coverage: bool, balance: str, taps: int = 1
-    ) -> Limits:
+    def of(cls, grid: Pair, blocks: int, *, coverage: bool, balance: str, taps: int = 1) -> Limits:
         """Return the limits of a grid (filter groups, channel groups).
 
         Args:
@@ -105,23 +131,40 @@ class Limits:
 
 
 def _balanced(entries: int, groups: int, taps: int, least: int) -> Pair:
-    fewest, most = entries // taps // groups, -(-(-(-entries // taps)) // groups)
-    return max(fewest * taps, least), most * taps
+    whole = groups * taps  # entries that one block more in every group takes
+    return max(entries // whole * taps, least), -(-entries // whole) * taps
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """A method's answer.
+    """The answer of a method with one partition of the channels.
 
     Attributes:
         filters: int64 [K], the group of each filter.
         channels: int64 [C], the group of each channel.
-        kept: bool [Gk, Gc].
-        score: what the kept blocks hold, exactly.
+        kept: bool [Gk, Gc], blocks of all taps; or bool [Gk, Gc, R * S], entries.
+        score: what they hold, exactly.
     """
 
     filters: Integers
     channels: Integers
+    kept: Flags
+    score: int
+
+
+@dataclass(frozen=True, eq=False)
+class OneSided:
+    """The answer of a method in which each filter group cuts the channels its own way.
+
+    Attributes:
+        filters: int64 [K], the group of each filter.
+        places: int64 [Gk, C], the list of each channel in each filter group.
+        kept: bool [Gk, Gc, R * S]: which entries of a group's lists are kept.
+        score: what they hold, exactly.
+    """
+
+    filters: Integers
+    places: Integers
     kept: Flags
     score: int
 
@@ -138,6 +181,13 @@ def groups_in_order(order: Integers, block: int) -> Integers:
     groups = np.empty(len(order), dtype=np.int64)
     groups[order] = np.arange(len(order)) // block
     return groups
+
+
+def group_sizes(size: int, block: int) -> Integers:
+    """Return int64 [groups]: ``block`` each; the last takes what is left."""
+    seats = np.full(-(-size // block), block, dtype=np.int64)
+    seats[-1] = size - (len(seats) - 1) * block
+    return seats
 
 
 def quantise(scores: Floats) -> Integers:

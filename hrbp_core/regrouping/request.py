@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hrbp_core.regrouping.problem import BALANCES, Floats, Problem, quantise
-from hrbp_core.shapes import block_grid, least_density, pair
+from hrbp_core.shapes import Pair, block_grid, check_taps, least_density, pair
 
 
 def pose(
@@ -20,8 +20,14 @@ def pose(
     seed: int,
     coverage: bool,
     balance: str,
+    taps: int | str | None = None,
+    plus_plus: bool = False,
 ) -> Problem:
-    """Return the problem; arguments and errors are those of ``regroup``."""
+    """Return the problem; arguments and errors are those of ``regroup``.
+
+    Args:
+        plus_plus: the budget is spent in entries, which reaches further down.
+    """
     if balance not in BALANCES:
         raise ValueError(f"expected balance as one of {', '.join(BALANCES)}, got {balance!r}")
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -29,10 +35,24 @@ def pose(
     if seed < 0:
         raise ValueError(f"expected seed >= 0, got {seed}")
     values = _checked(scores)
-    blocks = _budget(values.shape, density, block, coverage=coverage)
+    count = check_taps(taps, values.shape[2] * values.shape[3])
+    floor = (count or "auto") if plus_plus else None
+    blocks = _budget(values.shape, density, block, coverage=coverage, taps=floor)
     sides = pair(block, "block", least=1)
-    kernel_wise = quantise(values).sum(axis=(2, 3))
-    return Problem(kernel_wise, sides, blocks, bool(coverage), balance, seed)
+    tap_scores = quantise(values).reshape(*values.shape[:2], -1)
+    _check_room(values.shape, sides, blocks, count)
+    return Problem(tap_scores, sides, blocks, bool(coverage), balance, seed, count)
+
+
+def _check_room(shape: Sequence[int], block: Pair, blocks: int, taps: int | None) -> None:
+    """Refuse taps so few that the budget makes more blocks than there are."""
+    (gk, gc), all_taps = block_grid(shape, block), shape[2] * shape[3]
+    if taps is not None and -(-blocks * all_taps // taps) > gk * gc:
+        least = -(-blocks * all_taps // (gk * gc))
+        raise ValueError(
+            f"expected taps >= {least}, so that {blocks * all_taps} entries fit {gk * gc} blocks, "
+            f"got {taps}"
+        )
 
 
 def _checked(scores: Tensor) -> Floats:
@@ -59,13 +79,18 @@ def _checked(scores: Tensor) -> Floats:
 
 
 def _budget(
-    shape: Sequence[int], density: float, block: int | Sequence[int], *, coverage: bool
+    shape: Sequence[int],
+    density: float,
+    block: int | Sequence[int],
+    *,
+    coverage: bool,
+    taps: int | str | None,
 ) -> int:
     """Return how many blocks to keep."""
     gk, gc = block_grid(shape, block)
     if not 0 < density <= 1:
         raise ValueError(f"expected density in (0, 1], got {density}")
-    least = least_density(shape, block)
+    least = least_density(shape, block, taps=taps)
     if coverage and density < least:
         raise ValueError(
             f"expected density >= {least:.6g}, the least at which each of {gk} filter groups and "

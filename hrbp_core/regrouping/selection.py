@@ -102,7 +102,7 @@ def _column_prices(scores: Integers, limits: Limits, kept: Flags) -> tuple[Flags
 
     Rows and columns set their levels in turn, until the columns are in balance too.
     """
-    (rows, columns, taps), (least, most) = scores.shape, limits.per_channel_group
+    (rows, columns, _), (least, most) = scores.shape, limits.per_channel_group
     prices = np.zeros(columns, dtype=np.int64)
     for _ in range(PRICE_ROUNDS):
         counts = kept.sum(axis=(0, 2))

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from hrbp_core.regrouping.problem import Flags, Integers
+from hrbp_core.regrouping.problem import Flags, Floats, Integers
 
 EXACT_ROUNDS = 40  # a shortest path costs about three rounds of prices
 NEAR_ROUNDS = 12
@@ -46,6 +46,30 @@ def assign(gains: Integers, seats: Integers, *, exact: bool = True) -> Integers:
         counts[path[-1]] += 1
         _update(gains, chosen, losses, movers, path)
     return chosen
+
+
+def assign_by_weights(
+    parts: Floats, weights: Integers, seats: Integers, *, exact: bool
+) -> Integers:
+    """Return int64 [n]: the group of each index when group g gains ``parts @ weights[g]``.
+
+    Groups of equal weights are one large group to the assignment, and share its members by
+    descending total score: told apart by nothing, they would cost it most of its time.
+
+    Args:
+        parts: exact integers [n, m].
+        weights: int64 [groups, m].
+        seats: int64 [groups], summing to n.
+    """
+    kinds, kind = np.unique(weights, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)  # numpy 2.0 returned it as a column
+    gains = (parts @ kinds.T.astype(np.float64)).astype(np.int64)
+    chosen = assign(gains, np.bincount(kind, weights=seats).astype(np.int64), exact=exact)
+    groups = np.empty(len(chosen), dtype=np.int64)
+    members = np.lexsort((-parts.sum(axis=1), chosen))
+    by_kind = np.argsort(kind, kind="stable")
+    groups[members] = np.repeat(by_kind, seats[by_kind])
+    return groups
 
 
 def _fill(offers: Integers, seats: Integers, chosen: Integers) -> Integers:
