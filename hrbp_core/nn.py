@@ -17,7 +17,14 @@ from hrbp_core.shapes import FilterShape, Pair, pair
 
 Ints = int | Sequence[int]
 _TABLES = ("filters", "channels", "entries")
-_DERIVED = ("tables", "channel_order", "channel_place", "filter_place", "filter_order")
+_DERIVED = (
+    "tables",
+    "channel_order",
+    "channel_place",
+    "filter_place",
+    "filter_order",
+    "copies",
+)
 
 
 class BlockSparseConv2d(nn.Module):
@@ -126,6 +133,7 @@ class BlockSparseConv2d(nn.Module):
             self.register_buffer(name, getattr(pattern, name).clone())
         for name in _DERIVED:
             self.register_buffer(name, getattr(index, name), persistent=False)
+        self._rounds = index.rounds
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -143,7 +151,8 @@ class BlockSparseConv2d(nn.Module):
         """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]."""
         if self._tables_of != self._geometry:  # someone set another stride, say
             self._adopt(self.pattern)
-        index = IndexTensors(self.entries, *(getattr(self, name) for name in _DERIVED))
+        derived = [getattr(self, name) for name in _DERIVED]
+        index = IndexTensors(self.entries, *derived, self._rounds)  # type: ignore[call-arg]
         return run(x, self.values, self.bias, index, self.shape, self.block, self._geometry)
 
     def extra_repr(self) -> str:

@@ -32,30 +32,33 @@ def _geometry(*sizes: Sequence[int]) -> Geometry:
     return stride, padding, dilation
 
 
-def _fprop(
+def fprop(
     x: Tensor, values: Tensor, bias: Tensor | None, entries: Tensor, tables: Tensor,
     shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
+    """Return y; the operator's own arguments, here without its dispatch."""
     if has_kernels(x):
         return gpu.fprop(x, values, bias, tables, shape, block, _geometry(*geometry))
     y = cpu.fprop(x, values, cpu.plan_for(entries, shape, block), _geometry(*geometry))
     return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
 
 
-def _dgrad(
+def dgrad(
     dy: Tensor, values: Tensor, entries: Tensor, tables: Tensor, input_size: Sequence[int],
     shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
+    """Return dx; the operator's own arguments, here without its dispatch."""
     if has_kernels(dy):
         return gpu.dgrad(dy, values, tables, input_size, shape, block, _geometry(*geometry))
     plan = cpu.plan_for(entries, shape, block)
     return cpu.dgrad(dy, values, plan, input_size, _geometry(*geometry))
 
 
-def _wgrad(
+def wgrad(
     dy: Tensor, x: Tensor, entries: Tensor, tables: Tensor,
     shape: Sequence[int], block: Sequence[int], *geometry: Sequence[int],
 ) -> Tensor:  # fmt: skip
+    """Return dvalues; the operator's own arguments, here without its dispatch."""
     if has_kernels(x):
         return gpu.wgrad(dy, x, tables, len(entries), shape, block, _geometry(*geometry))
     return cpu.wgrad(dy, x, cpu.plan_for(entries, shape, block), _geometry(*geometry))
@@ -68,12 +71,13 @@ def has_kernels(x: Tensor) -> bool:
 
 # One implementation a pass: it looks at the tensor itself, which costs less than a second key.
 _LIBRARY.impl("permute_channels", channels.permute, "CompositeExplicitAutograd")
-_LIBRARY.impl("fprop", _fprop, "CompositeExplicitAutograd")
-_LIBRARY.impl("dgrad", _dgrad, "CompositeExplicitAutograd")
-_LIBRARY.impl("wgrad", _wgrad, "CompositeExplicitAutograd")
+_LIBRARY.impl("fprop", fprop, "CompositeExplicitAutograd")
+_LIBRARY.impl("dgrad", dgrad, "CompositeExplicitAutograd")
+_LIBRARY.impl("wgrad", wgrad, "CompositeExplicitAutograd")
 
 
-def _output(like: Tensor, n: int, channels: int, h: int, w: int) -> Tensor:
+def empty_output(like: Tensor, n: int, channels: int, h: int, w: int) -> Tensor:
+    """Return an unwritten channels_last tensor."""
     return torch.empty(
         (n, channels, h, w), dtype=like.dtype, device=like.device, memory_format=cpu.CL
     )
@@ -89,7 +93,7 @@ def _fprop_fake(
         output_extent(x.shape[2 + i], shape[2 + i], stride[i], padding[i], dilation[i])
         for i in (0, 1)
     )
-    return _output(x, x.shape[0], shape[0], p, q)
+    return empty_output(x, x.shape[0], shape[0], p, q)
 
 
 @torch.library.register_fake("hrbp::dgrad", lib=_LIBRARY)
@@ -97,7 +101,7 @@ def _dgrad_fake(
     dy: Tensor, values: Tensor, entries: Tensor, tables: Tensor, input_size: Sequence[int],
     shape: Sequence[int], *rest: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    return _output(dy, dy.shape[0], shape[1], input_size[0], input_size[1])
+    return empty_output(dy, dy.shape[0], shape[1], input_size[0], input_size[1])
 
 
 @torch.library.register_fake("hrbp::wgrad", lib=_LIBRARY)
@@ -110,7 +114,7 @@ def _wgrad_fake(
 
 @torch.library.register_fake("hrbp::permute_channels", lib=_LIBRARY)
 def _permute_fake(x: Tensor, order: Tensor, place: Tensor) -> Tensor:
-    return _output(x, *x.shape)
+    return empty_output(x, *x.shape)
 
 
 def _save_orders(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:

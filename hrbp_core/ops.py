@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hrbp_core import operators
+from hrbp_core import one_sided, operators
 from hrbp_core.launch_tables import Geometry, launch_tables
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.shapes import FilterShape, Pair, output_extent, pair
@@ -26,6 +26,8 @@ class IndexTensors(NamedTuple):
         channel_order, channel_place: int64 [C] or None: the channel at each canonical place,
             and the place of each channel; None when nothing has to move.
         filter_place, filter_order: int64 [K] or None: likewise for filters.
+        copies, rounds: how channels spread when filter groups choose their own (see
+            ``hrbp_core.one_sided``); None and () when they do not.
     """
 
     entries: Tensor
@@ -34,14 +36,14 @@ class IndexTensors(NamedTuple):
     channel_place: Tensor | None
     filter_place: Tensor | None
     filter_order: Tensor | None
+    copies: Tensor | None = None
+    rounds: tuple[int, ...] = ()
 
 
 def index_tensors(pattern: BlockPattern, geometry: Geometry) -> IndexTensors:
-    """Return the pattern's index tensors for one (stride, padding, dilation).
-
-    Raises:
-        ValueError: channel groups overlap.
-    """
+    """Return the pattern's index tensors for one (stride, padding, dilation)."""
+    if not pattern.partitioned:
+        return _one_sided_tensors(pattern, geometry)
     canonical, filter_order, channel_order = pattern.canonical()
     tables = launch_tables(pattern, *geometry)
     if canonical is pattern:
@@ -49,6 +51,16 @@ def index_tensors(pattern: BlockPattern, geometry: Geometry) -> IndexTensors:
     orders = (channel_order, torch.argsort(channel_order))
     places = (torch.argsort(filter_order), filter_order)
     return IndexTensors(canonical.entries, tables, *orders, *places)
+
+
+def _one_sided_tensors(pattern: BlockPattern, geometry: Geometry) -> IndexTensors:
+    found = one_sided.spread(pattern)
+    tables = launch_tables(found.pattern, *geometry)
+    order = pattern.filters.reshape(-1)[: pattern.shape[0]].long()
+    filters: tuple[Tensor | None, Tensor | None] = (torch.argsort(order), order)
+    if torch.equal(order, torch.arange(len(order), device=order.device)):
+        filters = (None, None)
+    return IndexTensors(pattern.entries, tables, None, None, *filters, found.copies, found.rounds)
 
 
 def run(
@@ -72,9 +84,17 @@ def run(
         x = operators.channels_last(x, "x")
     if bias is not None and index.filter_order is not None:
         bias = bias[index.filter_order]
-    y: Tensor = torch.ops.hrbp.fprop(
-        x, values, bias, index.entries, index.tables, shape, block, *geometry
-    )
+    y: Tensor
+    if index.copies is None:
+        y = torch.ops.hrbp.fprop(
+            x, values, bias, index.entries, index.tables, shape, block, *geometry
+        )
+    else:
+        places = index.copies.shape[0] // 2  # a place, and its turn in the rounds or padding
+        y = torch.ops.hrbp.one_sided_fprop(
+            x, values, bias, index.entries, index.tables, index.copies, index.rounds,
+            (shape[0], places, *shape[2:]), block, *geometry,
+        )  # fmt: skip
     if index.filter_place is not None:
         y = torch.ops.hrbp.permute_channels(y, index.filter_place, index.filter_order)
     return y
@@ -133,7 +153,8 @@ def block_sparse_conv2d(
     """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]; differentiable twice.
 
     A canonical pattern runs as it is. Any other partitioned one runs canonically between two
-    permutations: x's channels before, y's channels after. Inside ``torch.compile`` use the
+    permutations: x's channels before, y's channels after. Where filter groups choose their own
+    channels, these are gathered (``hrbp_core.one_sided``). Inside ``torch.compile`` use the
     module, or call once with the pattern before: what is worked out of it is cached then.
 
     Args:
@@ -149,7 +170,7 @@ def block_sparse_conv2d(
     Raises:
         TypeError: a dtype that is not accepted, or dtypes that differ.
         ValueError: shapes or devices that do not match the pattern; an output of no pixels;
-            overlapping channel groups; on a GPU, block sizes other than 16, 32, 64 and 128, or
+            on a GPU, block sizes other than 16, 32, 64 and 128, or
             more than 64 taps (float64 takes any).
     """
     geometry = (

@@ -42,6 +42,7 @@ RANKS: dict[str, float] = {
     "hrbp_core.reference": 2,
     "hrbp_core.kernels": 2,
     "hrbp_core.operators": 2.5,
+    "hrbp_core.one_sided": 2.6,
     "hrbp_core.ops": 3,
     "hrbp_core.nn": 3.1,
     "hrbp_core.dynamic": 3.2,

@@ -11,7 +11,7 @@ from torch import nn
 
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.pattern import BlockPattern
-from tests.pattern_samples import overlapping_pattern, random_pattern
+from tests.pattern_samples import random_pattern
 
 SHAPE = (12, 10, 3, 3)
 CANONICAL = random_pattern(SHAPE, (4, 3), 0)
@@ -96,7 +96,6 @@ def test_an_even_kernel_dilated_by_two_has_equal_padding() -> None:
     [
         ({}, ValueError, "expected either a pattern or a density"),
         ({"pattern": PERMUTED, "density": 0.5}, ValueError, "expected either a pattern or a dens"),
-        ({"pattern": overlapping_pattern(SHAPE, (4, 3))}, ValueError, "expected channel groups"),
         ({"pattern": PERMUTED, "kernel_size": 1}, ValueError, "expected a pattern of shape"),
         ({"pattern": PERMUTED, "padding": "same"}, TypeError, "expected padding as"),
         ({"pattern": PERMUTED, "stride": 0}, ValueError, "expected stride as"),

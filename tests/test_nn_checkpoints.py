@@ -10,7 +10,7 @@ from torch import nn
 
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.pattern import BlockPattern
-from tests.pattern_samples import overlapping_pattern, random_pattern
+from tests.pattern_samples import random_pattern
 
 SHAPE = (12, 10, 3, 3)
 CANONICAL = random_pattern(SHAPE, (4, 3), 0)
@@ -87,10 +87,6 @@ def checkpoint(change: str) -> dict[str, torch.Tensor]:
         state["values"] = state["values"][1:]
     elif change == "entries":
         state["entries"] = state["entries"].flip(0)
-    elif change == "overlaps":
-        pattern = overlapping_pattern(SHAPE, (4, 3))
-        state |= {name: getattr(pattern, name) for name in TABLES[1:]}
-        state["values"] = torch.zeros(pattern.values_shape)
     elif change == "a float table":
         state["channels"] = state["channels"].float()
     else:
@@ -105,7 +101,6 @@ def checkpoint(change: str) -> dict[str, torch.Tensor]:
         ("shape", r"conv: expected a checkpoint of .*, got \[12, 10, 1, 1, 4, 3\]"),
         ("values", "conv: expected values .* for the checkpoint's own pattern"),
         ("entries", "conv: expected distinct entries"),
-        ("overlaps", "conv: expected channel groups that partition"),
         ("a float table", "conv: expected channels as an integer tensor"),
         *((f"no {name}", "conv: expected all of") for name in (*TABLES, "values")),
     ],

@@ -15,7 +15,7 @@ from hrbp_core.kernels import gpu
 from hrbp_core.kernels.tiles import GatherTile
 from hrbp_core.launch_tables import launch_tables
 from tests.kernel_checks import kernels, sized
-from tests.pattern_samples import Problem, random_pattern
+from tests.pattern_samples import Problem, overlapping_pattern, random_pattern
 
 CL = torch.channels_last
 GEOMETRY = ((2, 1), (1, 2), (1, 2))
@@ -34,10 +34,13 @@ def dense(pattern: BlockPattern, x: Tensor, values: Tensor, bias: Tensor | None)
     return functional.conv2d(x, pattern.unpack(values), bias, *GEOMETRY)
 
 
-@pytest.mark.parametrize("permuted", [False, True])
+@pytest.mark.parametrize("kind", ["canonical", "permuted", "one-sided"])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_autograd_against_dense(permuted: bool, with_bias: bool) -> None:
-    pattern = random_pattern((40, 40, 3, 2), (16, 32), 4, permuted=permuted, some_taps=True)
+def test_autograd_against_dense(kind: str, with_bias: bool) -> None:
+    shape, block = (40, 40, 3, 2), (16, 16)
+    pattern = random_pattern(shape, (16, 32), 4, permuted=kind == "permuted", some_taps=True)
+    if kind == "one-sided":
+        pattern = overlapping_pattern(shape, block, 4)
     x = torch.randn(2, 40, 7, 6, dtype=torch.float64, requires_grad=True)
     values = torch.randn(pattern.values_shape, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(40, dtype=torch.float64, requires_grad=True) if with_bias else None
