@@ -110,7 +110,7 @@ def run(
     densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25.")] = None,
     blocks: Annotated[str | None, typer.Option(help="E.g. 16,32,64.")] = None,
     layers: Annotated[str | None, typer.Option(help="Of `list layers`.")] = None,
-    method: Annotated[str, typer.Option(help="hrbp2, aligned, shuffled, sorted.")] = "hrbp2",
+    method: Annotated[str, typer.Option(help="hrbp2, hrbp, hrbp2_pp, aligned, ...")] = "hrbp2",
     balance: Annotated[str, typer.Option(help="none, filters, both.")] = "none",
     layout: Annotated[str, typer.Option(help="canonical or standalone.")] = "canonical",
     batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,

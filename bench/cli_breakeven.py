@@ -32,7 +32,7 @@ def breakeven(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
     impl: Annotated[str, typer.Option(help="Of `list impls`.")] = "block_sparse",
-    method: Annotated[str, typer.Option(help="hrbp2, aligned, shuffled, sorted.")] = "hrbp2",
+    method: Annotated[str, typer.Option(help="hrbp2, hrbp, hrbp2_pp, aligned, ...")] = "hrbp2",
     balance: Annotated[str, typer.Option(help="none, filters, both.")] = "none",
     layout: Annotated[str, typer.Option(help="canonical or standalone.")] = "canonical",
     mode: Annotated[

@@ -37,7 +37,7 @@ def profile(
     batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     impls: Annotated[str | None, typer.Option(help="dense,block_sparse when left out.")] = None,
-    method: Annotated[str | None, typer.Option(help="hrbp2, aligned, shuffled, sorted.")] = None,
+    method: Annotated[str | None, typer.Option(help="hrbp2, hrbp, hrbp2_pp, aligned, ...")] = None,
     layout: Annotated[str | None, typer.Option(help="canonical or standalone.")] = None,
     calls: Annotated[int | None, typer.Option(help="Calls under the profiler; 20.")] = None,
     ncu: Annotated[bool, typer.Option("--ncu", help="Ask Nsight Compute, too.")] = False,

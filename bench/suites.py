@@ -11,7 +11,8 @@ from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
 
 # "tf32" is float32 in memory, multiplied as tf32; "float32" never is
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
-METHODS = ("hrbp2", "aligned", "shuffled", "sorted")
+ONE_SIDED = ("hrbp", "hrbp_pp", "dsb_kernel")  # filter groups choose their own channels
+METHODS = ("hrbp2", "aligned", "shuffled", "sorted", "hrbp2_pp", *ONE_SIDED)
 RECORDED = StopRule(precision=0.005, cap_s=10)
 # With 1 s a cell, the 224 cells of a CPU took 289 s.
 QUICK = StopRule(precision=0.02, cap_s=0.8, steady=0.02, warmup_cap_s=0.5)
@@ -258,6 +259,11 @@ def _check(sweep: Sweep, suite: Suite) -> None:
     ):
         if value not in choices:
             raise ValueError(f"expected a {name} of {', '.join(choices)}; got {value!r}")
+    if sweep.method in ONE_SIDED and sweep.layout == "canonical":
+        raise ValueError(
+            f"expected layout standalone with {sweep.method}, whose channels are gathered in every "
+            "call; got canonical"
+        )
     if sweep.dtype == "tf32" and sweep.device != "cuda":
         raise ValueError(f"expected dtype tf32 on cuda alone, got it on {sweep.device}")
     for density in sweep.densities or ():

@@ -63,6 +63,13 @@ def _one_sided_tensors(pattern: BlockPattern, geometry: Geometry) -> IndexTensor
     return IndexTensors(pattern.entries, tables, None, None, *filters, found.copies, found.rounds)
 
 
+def spread_width(index: IndexTensors) -> int:
+    """Return the channels of the spread input of a one-sided pattern, padding included."""
+    if index.copies is None:
+        raise ValueError("expected the index of a pattern whose filter groups choose channels")
+    return index.copies.shape[0] // 2  # each place, and its turn in the rounds or padding
+
+
 def run(
     x: Tensor,
     values: Tensor,
@@ -90,7 +97,7 @@ def run(
             x, values, bias, index.entries, index.tables, shape, block, *geometry
         )
     else:
-        places = index.copies.shape[0] // 2  # a place, and its turn in the rounds or padding
+        places = spread_width(index)
         y = torch.ops.hrbp.one_sided_fprop(
             x, values, bias, index.entries, index.tables, index.copies, index.rounds,
             (shape[0], places, *shape[2:]), block, *geometry,

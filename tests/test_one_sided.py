@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d, one_sided, regroup
+from hrbp_core.regrouping import block_pattern
 from hrbp_core.shapes import ConvShape
 from tests.cpu_checks import Results, check
 from tests.pattern_samples import Problem, geometries, overlapping_pattern, table
@@ -30,7 +31,7 @@ def one_sided_problems(draw: st.DrawFn) -> Problem:
     if draw(st.booleans()):  # padded lists, common taps, dead filters
         scores = torch.rand(k, c, r, s, generator=torch.Generator().manual_seed(seed))
         method = draw(st.sampled_from(["hrbp", "hrbp_pp"]))
-        pattern = regroup(scores, 1.0 if k * c < 9 else 0.6, method=method, block=block,
+        pattern = block_pattern(scores, 1.0 if k * c < 9 else 0.6, method=method, block=block,
                           coverage=False)  # fmt: skip
     shape = ConvShape(draw(st.integers(1, 3)), c, h, w, k, r, s, *geometry)
     return Problem(pattern, shape, seed)
@@ -64,11 +65,15 @@ def test_batches_in_pieces(limit: int, dtype: torch.dtype, monkeypatch: pytest.M
     calls: list[int] = []
     gather = one_sided._gather
     monkeypatch.setattr(one_sided, "SPREAD_LIMIT_BYTES", limit)
-    monkeypatch.setattr(
-        one_sided, "_gather", lambda x, *rest: calls.append(len(x)) or gather(x, *rest)
-    )
+
+    def watched(x: Tensor, *rest: Tensor) -> Tensor:
+        calls.append(len(x))
+        return gather(x, *rest)
+
+    monkeypatch.setattr(one_sided, "_gather", watched)
     check(problem, dtype, ours)
-    assert max(calls) < 5 and sum(calls) == 10  # fprop and wgrad
+    assert max(calls) < 5
+    assert sum(calls) == 10
     again = ours(problem, *problem.tensors(torch.float64))
     for name, expected in whole.items():
         torch.testing.assert_close(again[name], expected, rtol=1e-13, atol=1e-13)
@@ -92,7 +97,8 @@ def test_spread_by_hand() -> None:
         entries=table([0, 0, 0], [1, 1, 0]),
     )  # fmt: skip
     found = one_sided.spread(pattern)
-    assert found.pattern.is_canonical and found.pattern.shape == (4, 4, 1, 1)
+    assert found.pattern.is_canonical
+    assert found.pattern.shape == (4, 4, 1, 1)
     channel, places, padding = one_sided._parts(found.copies, found.rounds, 4)
     assert channel.tolist() == [0, 1, 1, 0]
     assert found.rounds == (2, 1)
@@ -128,7 +134,8 @@ def test_copies_add_up_in_float32() -> None:
     copies[:, 0] = 256
     channel = torch.zeros(65, dtype=torch.int64)
     added = one_sided._add_up(copies, channel, torch.arange(65), (1,) * 65, 1)
-    assert added.dtype == torch.bfloat16 and added.item() == 320
+    assert added.dtype == torch.bfloat16
+    assert added.item() == 320
 
 
 def test_padding_takes_no_part_even_where_the_input_is_not_finite() -> None:
@@ -141,13 +148,14 @@ def test_padding_takes_no_part_even_where_the_input_is_not_finite() -> None:
     y = block_sparse_conv2d(x, values, pattern)
     assert y.flatten().tolist() == [3.0, 3.0]
     y.sum().backward()
-    assert values.grad is not None and values.grad.isfinite().all()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("method", ["hrbp", "hrbp_pp", "dsb_kernel"])
 def test_a_module_trains_saves_and_copies(method: str) -> None:
     scores = family("clustered", 32, 36, seed=1).expand(-1, -1, 3, 3)
-    pattern = regroup(scores, 0.5, method=method, block=8)
+    pattern = block_pattern(scores, 0.5, method=method, block=8)
     conv = torch.nn.Conv2d(36, 32, 3, padding=1)
     layer = BlockSparseConv2d.from_dense(conv, pattern)
     x = torch.randn(2, 36, 6, 5)
@@ -178,10 +186,13 @@ def test_a_module_takes_another_stride() -> None:
 def test_autograd_saves_the_input_not_its_copies() -> None:
     problem = layer_problem()
     x, values, _ = problem.tensors(torch.float32)
-    largest = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: largest.append(t.numel()) or t, lambda t: t
-    ):
+    largest: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        largest.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         block_sparse_conv2d(x.requires_grad_(), values.requires_grad_(), problem.pattern)
     spread = one_sided.spread(problem.pattern).pattern.shape[1]
     assert spread > 2 * problem.shape.C

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from bench.problem import Prepared, Problem, Unsupported
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels import problem as gpu_problem
 from hrbp_core.kernels.limits import check_problem
-from hrbp_core.ops import index_tensors
+from hrbp_core.ops import IndexTensors, index_tensors, spread_width
 from hrbp_core.shapes import Pass
 
 NAME = "block_sparse"
@@ -22,10 +23,8 @@ def prepare(problem: Problem) -> Prepared:
     """Return one pass; a standalone pattern includes the permutations around it."""
     pattern, ops = problem.pattern, torch.ops.hrbp
     index = index_tensors(pattern, problem.geometry)
-    tables = (index.entries, index.tables)
     values = pattern.pack(problem.weight)
-    tail = (pattern.shape, pattern.block, *problem.geometry)
-    size = problem.x.shape[2:]
+    inner_fprop, inner_dgrad, inner_wgrad = _passes(problem, index)
 
     def x_in() -> Tensor:
         if index.channel_order is None:
@@ -38,25 +37,46 @@ def prepare(problem: Problem) -> Prepared:
         return ops.permute_channels(problem.dy, index.filter_order, index.filter_place)
 
     def fprop() -> Tensor:
-        y = ops.fprop(x_in(), values, None, *tables, *tail)
+        y = inner_fprop(x_in(), values)
         if index.filter_place is None:
             return y
         return ops.permute_channels(y, index.filter_place, index.filter_order)
 
     def dgrad() -> Tensor:
-        dx = ops.dgrad(dy_in(), values, *tables, size, *tail)
+        dx = inner_dgrad(dy_in(), values)
         if index.channel_place is None:
             return dx
         return ops.permute_channels(dx, index.channel_place, index.channel_order)
 
     def wgrad() -> Tensor:
-        return ops.wgrad(dy_in(), x_in(), *tables, *tail)
+        return inner_wgrad(dy_in(), x_in())
 
     run = {Pass.FPROP: fprop, Pass.DGRAD: dgrad, Pass.WGRAD: wgrad}[problem.case.conv_pass]
     detail = {**_backend(problem), "pattern": pattern.content_hash[:16]}
     if problem.case.conv_pass is Pass.WGRAD:
         return Prepared(run, True, pattern.unpack, detail)
     return Prepared(run, True, detail=detail)
+
+
+def _passes(problem: Problem, index: IndexTensors) -> tuple[Callable[..., Tensor], ...]:
+    """Return the three operators on what differs between calls."""
+    (k, _, r, s), block = problem.pattern.shape, problem.pattern.block
+    ops, size = torch.ops.hrbp, problem.x.shape[1:]
+    tables: tuple[Any, ...] = (index.entries, index.tables)
+    if index.copies is None:
+        tail = (problem.pattern.shape, block, *problem.geometry)
+        return (
+            lambda x, values: ops.fprop(x, values, None, *tables, *tail),
+            lambda dy, values: ops.dgrad(dy, values, *tables, size[1:], *tail),
+            lambda dy, x: ops.wgrad(dy, x, *tables, *tail),
+        )
+    places = spread_width(index)
+    tail = (*tables, index.copies, index.rounds, (k, places, r, s), block, *problem.geometry)  # type: ignore[assignment]
+    return (
+        lambda x, values: ops.one_sided_fprop(x, values, None, *tail),
+        lambda dy, values: ops.one_sided_dgrad(dy, values, size, *tail),
+        lambda dy, x: ops.one_sided_wgrad(dy, x, *tail),
+    )
 
 
 def _backend(problem: Problem) -> dict[str, Any]:
@@ -73,8 +93,11 @@ def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
         Unsupported: no kernel for the case, or for the device.
     """
     shape, case, dtype = problem.case.shape, problem.case, problem.x.dtype
+    k, channels, r, s = shape.filter_shape
+    if not problem.pattern.partitioned:
+        channels = problem.pattern.channels.numel()
     inner = gpu_problem.Problem(
-        shape.filter_shape, problem.pattern.block, problem.geometry, shape.N, (shape.H, shape.W),
+        (k, channels, r, s), problem.pattern.block, problem.geometry, shape.N, (shape.H, shape.W),
         case.entries, gpu.precision() if dtype == torch.float32 else "ieee",
     )  # fmt: skip
     try:
