@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from bench import cli_breakeven, cli_device, cli_export, cli_profile
+from bench import cli_breakeven, cli_device, cli_export, cli_profile, cli_quality
+from bench.cli_lists import split
 from bench.progress import bar
 from bench.records import WorkerError
 
@@ -27,7 +28,7 @@ cli_device.register(app)
 cli_profile.register(app)
 cli_export.register(app)
 cli_breakeven.register(app)
-T = TypeVar("T")
+cli_quality.register(app)
 
 
 class Exit:
@@ -62,19 +63,6 @@ def sentences() -> Iterator[None]:
     except (ValueError, OSError, ImportError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(Exit.USAGE) from error
-
-
-def _split(text: str | None, name: str, kind: Callable[[str], T]) -> tuple[T, ...] | None:
-    """Return a comma-separated option as a tuple; None when it was left out."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError(f"expected --{name} as a comma-separated list, got {text!r}")
-    try:
-        return tuple(kind(part) for part in parts)
-    except ValueError as error:
-        raise ValueError(f"expected --{name} as a list of {kind.__name__}, got {text!r}") from error
 
 
 @app.command("list")
@@ -149,16 +137,16 @@ def run(
             suite=suite,
             device=pick_device(device),
             dtype=dtype,
-            passes=passes_of(_split(passes, "passes", str) or ()),
-            densities=_split(densities, "densities", float),
-            blocks=_split(blocks, "blocks", int),
-            layers=_split(layers, "layers", str),
+            passes=passes_of(split(passes, "passes", str) or ()),
+            densities=split(densities, "densities", float),
+            blocks=split(blocks, "blocks", int),
+            layers=split(layers, "layers", str),
             method=method,
             balance=balance,
             layout=layout,
             batch=batch,
         )
-        names = _split(impl_names, "impls", str) or tuple(impls.available())
+        names = split(impl_names, "impls", str) or tuple(impls.available())
         try:
             with bar("cases") as progress:
                 result = run_sweep(sweep, names, out, progress, options)
@@ -213,8 +201,8 @@ def accuracy(
             preset,
             device=device,
             data=data,
-            arms=_split(arms, "arms", str),
-            densities=_split(densities, "densities", float),
+            arms=split(arms, "arms", str),
+            densities=split(densities, "densities", float),
             seeds=seeds,
             epochs=epochs,
         )
