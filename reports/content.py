@@ -24,6 +24,7 @@ from reports.limits import break_even_blocks, limit_blocks
 from reports.method import method_blocks
 from reports.parts import Block, Bullets, Paragraph, Table
 from reports.picture import PANELS, Picture
+from reports.quality import quality_blocks
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Section:
 
 def sections(data: ReportData) -> list[Section]:
     """Return the whole report."""
+    grouping = tuple(quality_blocks(data))
+    if grouping and data.nothing_timed:
+        return [Section("Groupings compared", grouping)]
     pictures = kernel_pictures(data)
     return [
         Section("Findings", tuple(_first_page(data))),
@@ -51,6 +55,7 @@ def sections(data: ReportData) -> list[Section]:
         Section("Every implementation", tuple(_implementations(data, pictures))),
         Section("How near to the limit", tuple(limit_blocks(data))),
         *(Section("Break-even", found) for found in [tuple(break_even_blocks(data))] if found),
+        *(Section("Groupings compared", found) for found in [grouping] if found),
         Section("Machine and method", tuple(method_blocks(data))),
         Section("Cells without a time", tuple(_failures(data))),
     ]

@@ -15,9 +15,14 @@ import pandas as pd
 from bench import accuracy_table, store, summary, table
 from bench.breakeven import ANSWERS, KEY
 from bench.frames import stacked
+from bench.quality import plan as quality_plan
+from bench.quality.plan import OPTIMUM, OPTIMUM_KEY
+from bench.quality.table import frame
 from bench.records import Environment, RecordError
 
-INPUTS = ("results.jsonl", "environment.json", "accuracy.jsonl", ANSWERS)
+INPUTS = (
+    "results.jsonl", "environment.json", "accuracy.jsonl", ANSWERS, quality_plan.FILE, OPTIMUM,
+)  # fmt: skip
 Key = tuple[Any, ...]
 
 
@@ -28,6 +33,7 @@ class ReportData:
     Attributes:
         attainment, ceilings, paying: as :mod:`bench.summary` makes them.
         breakeven: the lines of breakeven.jsonl, one a search.
+        quality: one row a line of quality.jsonl. optimum: the lines of optimum.jsonl.
         environments: by id; an id that no file explains is absent.
         names: environment id -> E1, E2, ... in order of device name.
         torn: reports of unreadable last lines.
@@ -45,6 +51,8 @@ class ReportData:
     ceilings: pd.DataFrame
     paying: pd.DataFrame
     breakeven: list[dict[str, Any]]
+    quality: pd.DataFrame
+    optimum: list[dict[str, Any]]
     environments: dict[str, Environment]
     names: dict[str, str]
     torn: list[str]
@@ -55,6 +63,11 @@ class ReportData:
         """Every cell that is not ok, the missing ones at the end."""
         frames = [self.rows[self.rows["status"] != "ok"], self.missing]
         return stacked(frames, table.ROW_COLUMNS)
+
+    @property
+    def nothing_timed(self) -> bool:
+        """True when no cell was timed and no network trained: groupings alone were compared."""
+        return not len(self.rows) and not len(self.runs) and not self.breakeven
 
     def contexts(self) -> list[Key]:
         """Return the kernel contexts in reading order: canonical layouts before standalone."""
@@ -115,12 +128,13 @@ def load(folder: Path) -> ReportData:
     """
     if not folder.is_dir():
         raise store.StoreError(f"expected a folder of results at {folder}, got none")
-    names = ("results.jsonl", "accuracy.jsonl", ANSWERS)
+    names = ("results.jsonl", "accuracy.jsonl", ANSWERS, quality_plan.FILE, OPTIMUM)
     if not any((folder / name).exists() for name in names):
         raise store.StoreError(f"expected {', '.join(names)} in {folder}, got none of them")
     results = _results(folder)
-    answers = folder / ANSWERS
-    searches = store.read_lines(answers, KEY) if answers.exists() else store.Lines([], [])
+    searches = _lines(folder / ANSWERS, KEY)
+    quality = _lines(folder / quality_plan.FILE, quality_plan.KEY)
+    optimum = _lines(folder / OPTIMUM, OPTIMUM_KEY)
     rows = table.rows(results)
     with warnings.catch_warnings(record=True) as torn:
         warnings.simplefilter("always")
@@ -137,15 +151,23 @@ def load(folder: Path) -> ReportData:
         ceilings=summary.ceilings(rows),
         paying=summary.paying(rows),
         breakeven=searches.records,
+        quality=frame(quality.records),
+        optimum=optimum.records,
         environments=results.environments,
         names=_names(results.environments, {*rows["environment"], *runs["environment"]}),
         torn=[
             *results.torn,
             *("accuracy.jsonl, a torn last line" for _ in torn),
             *(f"{ANSWERS}, a torn last line" for _ in searches.torn),
+            *(f"{quality_plan.FILE}, a torn last line" for _ in quality.torn),
+            *(f"{OPTIMUM}, a torn last line" for _ in optimum.torn),
         ],
         sources=list(_sources(folder)),
     )
+
+
+def _lines(path: Path, key: str) -> store.Lines:
+    return store.read_lines(path, key) if path.exists() else store.Lines([], [])
 
 
 def _results(folder: Path) -> store.Results:

@@ -19,13 +19,13 @@ import numpy as np
 
 from bench.jsonl import append_line, read_lines
 from bench.quality import families
+from bench.quality.plan import OPTIMUM, OPTIMUM_KEY
 from bench.records import SCHEMA, digest
 from hrbp_core.regrouping import regroup, retained
 from hrbp_core.regrouping.own_channels import block_sums
 from hrbp_core.regrouping.problem import Integers, Limits, quantise
 from hrbp_core.regrouping.selection import choose_blocks
 
-FILE, KEY = "optimum.jsonl", "optimum_id"
 Progress = Callable[[int, int, str], None]
 CASES = (
     ((6, 6), 2, (0.45, 0.7)),
@@ -127,15 +127,19 @@ def best_one_sided(scores: Integers, block: int, blocks: int) -> int:
 
 def run_optimum(out: Path, progress: Progress) -> list[dict[str, Any]]:
     """Append the missing lines to ``out``/optimum.jsonl and return all of them."""
-    path = out / FILE
-    done = {line[KEY]: line for line in read_lines(path, KEY).records} if path.exists() else {}
+    path = out / OPTIMUM
+    done = (
+        {line[OPTIMUM_KEY]: line for line in read_lines(path, OPTIMUM_KEY).records}
+        if path.exists()
+        else {}
+    )
     lines, wanted = [], list(cases())
     for number, case in enumerate(wanted):
         progress(number, len(wanted), f"{case.family} {case.size}x{case.size}, {case.block}")
         name = digest(asdict(case))
         if name not in done:
-            line = {"schema": SCHEMA, KEY: name} | asdict(case) | shares(case)
-            append_line(path, line, KEY)
+            line = {"schema": SCHEMA, OPTIMUM_KEY: name} | asdict(case) | shares(case)
+            append_line(path, line, OPTIMUM_KEY)
             done[name] = line
         lines.append(done[name])
     progress(len(wanted), len(wanted), "done")

@@ -20,6 +20,8 @@ MASK_METHODS = (
 BALANCED_METHODS = ("sorted", "hrbp2", "hrbp", "hrbp2_pp", "hrbp_pp")
 FILE = "quality.jsonl"
 KEY = "quality_id"
+OPTIMUM = "optimum.jsonl"
+OPTIMUM_KEY = "optimum_id"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ ROUNDING = 1e-9  # scores are compared as shares in float64
 COLUMNS = [
     *CASE, "method", "status", "reason", "retained", "block_bound", "density_reached",
     "survives_dgrad", "partitioned", "dgrad_fill", "regroup_s", "dead_filters", "dead_channels",
+    "environment",
 ]  # fmt: skip
 
 

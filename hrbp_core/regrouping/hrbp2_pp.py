@@ -18,7 +18,7 @@ ROUNDS = 20
 
 def hrbp2_pp(problem: Problem) -> Grouping:
     """Return the best grouping found; free taps are never below hrbp2's whole blocks."""
-    start = hrbp2(problem)
+    start = hrbp2(problem.uncovered)
     best, exact = _with_entries(problem, start.filters, start.channels), False
     for _ in range(ROUNDS):
         filters = _assign(problem, 0, best.channels, best.kept, exact=exact)

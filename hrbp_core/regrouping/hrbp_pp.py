@@ -32,16 +32,19 @@ ROUNDS = 6
 def hrbp_pp(problem: Problem) -> Grouping | OneSided:
     """Return the best grouping found."""
     two_sided = hrbp2_pp(problem)
-    whole = as_lists(problem, one_sided(problem, hrbp2(problem)))
-    # whole blocks are an answer where taps are free, and a start where they are not
+    start = problem.uncovered
+    whole = as_lists(problem, one_sided(start, hrbp2(start)))
+    # whole blocks are an answer where taps are free and they cover, else a start
     best: Grouping | OneSided = two_sided
-    if problem.taps is None and whole.score > two_sided.score:
+    free = problem.taps is None and problem.whole_blocks_cover
+    if free and whole.score > two_sided.score:
         best = whole
     if problem.balance == "both":
         return best
     places = np.broadcast_to(two_sided.channels, whole.places.shape)
-    for start in (whole, OneSided(two_sided.filters, places, two_sided.kept, two_sided.score)):
-        found = _alternate(problem, start)
+    split = OneSided(two_sided.filters, places, two_sided.kept, two_sided.score)
+    for lists in (whole, split):
+        found = _alternate(problem, lists)
         if found is not None and found.score > best.score:
             best = found
     return best

@@ -6,7 +6,7 @@ int64 alike. So no thread count, matrix library or machine can decide a tie.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -66,6 +66,16 @@ class Problem:
         """(filter groups, channel groups)."""
         (k, c), (block_k, block_c) = self.scores.shape, self.block
         return -(-k // block_k), -(-c // block_c)
+
+    @property
+    def whole_blocks_cover(self) -> bool:
+        """True unless coverage asks for more groups than the budget has blocks of all taps."""
+        return not self.coverage or self.blocks >= max(self.grid)
+
+    @property
+    def uncovered(self) -> Problem:
+        """The problem without coverage where whole blocks cannot cover: a start for ++ methods."""
+        return self if self.whole_blocks_cover else replace(self, coverage=False)
 
     @property
     def limits(self) -> Limits:

@@ -1,0 +1,241 @@
+"""Retained score as pictures: against density, block and balance; and the time it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from bench.frames import groups, records
+from bench.quality.plan import REAL, SYNTHETIC
+from reports import style
+from reports.picture import Picture, caption, place
+
+SURVIVE = (
+    "aligned", "shuffled", "grouped", "sorted", "dsb_kernel", "hrbp2", "hrbp", "hrbp2_pp", "hrbp_pp"
+)  # fmt: skip
+BOUNDS = ("unstructured", "channel")
+LOOKS: dict[str, tuple[str, str, str]] = {  # colour, dash, marker
+    "hrbp2": (style.PALETTE[0], "-", "o"),
+    "hrbp2_pp": (style.PALETTE[0], "--", "o"),
+    "hrbp": (style.PALETTE[1], "-", "s"),
+    "hrbp_pp": (style.PALETTE[1], "--", "s"),
+    "sorted": (style.PALETTE[2], "-", "^"),
+    "dsb_kernel": (style.PALETTE[3], "-", "D"),
+    "aligned": (style.PALETTE[4], "-", "v"),
+    "shuffled": (style.PALETTE[4], ":", "v"),
+    "grouped": (style.PALETTE[5], ":", "P"),
+    "elementwise": (style.PALETTE[2], "--", "X"),
+    "dsb": (style.PALETTE[3], "--", "D"),
+    "ovw": (style.PALETTE[5], "--", "<"),
+    "structure_lth": (style.PALETTE[4], "-.", ">"),
+    "two_four": (style.FAINT, "-", "*"),
+    "unstructured": (style.INK, ":", "p"),
+    "channel": (style.INK, "-.", "h"),
+}
+BALANCES = ("none", "filters", "both")
+LEGEND_IN, PANEL_IN, GAP_IN = 0.62, 1.55, 0.72
+MEAN_HEIGHT_IN = 3.5
+
+
+def quality_pictures(rows: pd.DataFrame) -> list[Picture]:
+    """Return the figures of what is there, maybe none."""
+    ok = rows[rows["status"] == "ok"]
+    if ok.empty:
+        return []
+    plain = ok[ok["balance"] == "none"]
+    pictures = [*_density_pictures(plain), *_block_pictures(plain), *_balance_pictures(ok)]
+    return [*pictures, _time_picture(plain)]
+
+
+def _there(rows: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    found = set(rows["method"])
+    return [m for m in methods if m in found]
+
+
+def _rivals(rows: pd.DataFrame) -> list[str]:
+    """Return the masks without blocks in dgrad, two of ours beside them."""
+    others = [m for m in LOOKS if m not in SURVIVE and m not in BOUNDS]
+    found = _there(rows, others)
+    return [*_there(rows, ("hrbp2", "hrbp2_pp", "hrbp_pp")), *found] if found else []
+
+
+def _density_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
+    densities = rows.groupby("block")["density"].nunique()
+    if densities.max() < 2:
+        return
+    block = int(max(densities[densities == densities.max()].index, key=lambda b: -abs(b - 32)))
+    part = rows[rows["block"] == block]
+    names = [n for n in (*SYNTHETIC, *REAL) if n in set(part["scores"])]
+    names += sorted(set(part["scores"]) - set(names))
+    lines = -(-len(names) // 2)
+    height = LEGEND_IN + lines * (PANEL_IN + GAP_IN)
+    for stem, what, methods in (
+        ("blocks", "blocks that survive dgrad", [*_there(part, SURVIVE), *_there(part, BOUNDS)]),
+        ("rivals", "masks that do not, beside ours", _rivals(part)),
+    ):
+        if methods:
+            yield Picture(
+                f"quality-density-{stem}",
+                f"Retained score against density, blocks of {block}: {what}",
+                caption(
+                    "The same stored weights for every method of a panel (structure_lth misses its "
+                    "budget).",
+                    "Unstructured is the upper bound, channel the structured lower bound.",
+                ),
+                height,
+                partial(_draw_density, height, part, names, methods),
+            )
+
+
+def _draw_density(
+    height: float, rows: pd.DataFrame, names: list[str], methods: list[str], figure: FigureBase
+) -> None:
+    width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
+    densities = sorted(set(rows["density"]))
+    for number, name in enumerate(names):
+        row, column = divmod(number, 2)
+        bottom = height - LEGEND_IN - (row + 1) * (PANEL_IN + GAP_IN) + 0.5
+        axes = place(figure, height, 0.5 + column * (width + 0.6), bottom, width, PANEL_IN)
+        axes.set_title(name, loc="left")
+        part = rows[rows["scores"] == name]
+        for method in methods:
+            mine = part[part["method"] == method].sort_values("density")
+            _line(axes, method, mine["density"].tolist(), mine["retained"].tolist())
+        style.sparsity_axis(axes, densities, width)
+        axes.set_ylabel("retained score" if column == 0 else "")
+        axes.set_xlabel("sparsity" if number >= len(names) - 2 else "")
+    _legend(figure, methods)
+
+
+def _line(axes: Axes, method: str, x: Sequence[float], y: Sequence[float]) -> None:
+    colour, dash, marker = LOOKS[method]
+    axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=3.2, linewidth=1.0)
+
+
+def _legend(figure: FigureBase, methods: Sequence[str]) -> None:
+    looks: list[dict[str, Any]] = [
+        dict(zip(("color", "linestyle", "marker"), LOOKS[m], strict=True)) for m in methods
+    ]
+    handles = [Line2D([], [], markersize=4, **look) for look in looks]
+    figure.legend(
+        handles, list(methods), loc="upper center", ncols=6, columnspacing=1.2, handlelength=2.2
+    )
+
+
+def _block_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
+    blocks = sorted(set(rows["block"]))
+    table = rows.pivot_table(index=["scores", "density", "method"], columns="block",
+                             values="retained").dropna()  # fmt: skip
+    if len(blocks) < 2 or table.empty:
+        return
+    flat = table.reset_index()
+    counts = flat.groupby("density")["scores"].nunique()
+    density = float(min(counts[counts == counts.max()].index))
+    part = flat[flat["density"] == density]
+    panels = [
+        ("blocks in all passes", [*_there(part, SURVIVE), *_there(part, BOUNDS)]),
+        ("masks", _rivals(part)),
+    ]
+    yield Picture(
+        "quality-block",
+        f"Retained score against block size, density {density:g}",
+        caption(
+            f"Mean over {part['scores'].nunique()} layers that can have every block.",
+            "Smaller blocks retain more and run slower.",
+        ),
+        MEAN_HEIGHT_IN,
+        partial(_draw_means, part, blocks, [p for p in panels if p[1]], "block"),
+    )
+
+
+def _draw_means(
+    rows: pd.DataFrame, steps: Sequence[int], panels: list[tuple[str, list[str]]], label: str,
+    figure: FigureBase,
+) -> None:  # fmt: skip
+    width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
+    drawn: list[str] = []
+    for number, (title, methods) in enumerate(panels):
+        axes = place(figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, 1.95)
+        axes.set_title(title, loc="left")
+        axes.set_xscale("log", base=2)
+        for method in methods:
+            mine = rows[rows["method"] == method]
+            _line(axes, method, list(steps), [float(mine[step].mean()) for step in steps])
+        axes.xaxis.set_major_locator(FixedLocator(list(steps)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(list(steps), [str(s) for s in steps])
+        axes.set_xlabel(label)
+        axes.set_ylabel("retained score" if number == 0 else "")
+        drawn += [m for m in methods if m not in drawn]
+    _legend(figure, drawn)
+
+
+def _balance_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
+    keys = ["scores", "block", "density"]
+    balanced = rows[rows["balance"] != "none"][keys].drop_duplicates()
+    part = rows.merge(balanced, on=keys)
+    methods = [m for m in LOOKS if set(part[part["method"] == m]["balance"]) == set(BALANCES)]
+    if not methods:
+        return
+    (block, density), *_ = balanced[["block", "density"]].itertuples(index=False, name=None)
+    yield Picture(
+        "quality-balance",
+        f"Retained score against balance, blocks of {block}, density {density:g}",
+        caption(
+            "Balance costs retained score and buys equal work in every group.",
+            "Means over the layers of each kind.",
+        ),
+        MEAN_HEIGHT_IN,
+        partial(_draw_balance, part, methods),
+    )
+
+
+def _draw_balance(rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:
+    width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
+    for number, (title, real) in enumerate((("synthetic", False), ("networks and files", True))):
+        axes = place(figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, 1.95)
+        axes.set_title(title, loc="left")
+        part = rows[rows["scores"].isin(SYNTHETIC) != real]
+        for method in methods:
+            means = part[part["method"] == method].groupby("balance")["retained"].mean()
+            found = [b for b in BALANCES if b in means.index]
+            _line(axes, method, [BALANCES.index(b) for b in found], [means[b] for b in found])
+        axes.set_xticks(range(len(BALANCES)), list(BALANCES))
+        axes.set_xlabel("balance")
+        axes.set_ylabel("retained score" if number == 0 else "")
+    _legend(figure, methods)
+
+
+def _time_picture(rows: pd.DataFrame) -> Picture:
+    methods = [m for m in LOOKS if m in set(rows["method"])]
+    height = 0.75 + 0.2 * len(methods)
+    return Picture(
+        "quality-time",
+        "Time of a regrouping",
+        caption(
+            "Each dot is one layer at one block and density; wall clock on a CPU.",
+            "Quick methods look at norms alone; the searches try many groupings.",
+        ),
+        height,
+        partial(_draw_time, height, rows, methods),
+    )
+
+
+def _draw_time(height: float, rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:
+    axes = place(figure, height, 1.1, 0.5, style.WIDTH_IN - 1.25, height - 0.6)
+    for (method,), part in groups(rows, ["method"]):
+        y = methods.index(method)
+        values = [row["regroup_s"] for row in records(part)]
+        axes.plot(values, [y] * len(values), linestyle="", marker="|", markersize=7,
+                  color=LOOKS[method][0])  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(methods)), methods)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_xlabel("seconds")
