@@ -18,4 +18,6 @@ def split(text: str | None, name: str, kind: Callable[[str], T]) -> tuple[T, ...
     try:
         return tuple(kind(part) for part in parts)
     except ValueError as error:
-        raise ValueError(f"expected --{name} as a list of {kind.__name__}, got {text!r}") from error
+        raise ValueError(
+            f"expected --{name} as a list of {kind.__name__}, got {text!r} ({error})"
+        ) from error

@@ -26,7 +26,9 @@ def quality(
     blocks: Annotated[str | None, typer.Option(help="E.g. 16,32,64.")] = None,
     densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25.")] = None,
     methods: Annotated[str | None, typer.Option(help="E.g. hrbp2,hrbp,sorted.")] = None,
-    size: Annotated[int | None, typer.Option(help="Channels of the synthetic layers.")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="Synthetic layers, KxCxRxS: 512x512x3x3,...")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the draws and the trainings.")] = None,
     out: Annotated[Path, typer.Option(help="Results folder; resumed.")] = Path("results/quality"),
 ) -> None:
@@ -39,9 +41,9 @@ def quality(
 
     try:
         if preset == "exhaustive":
-            _exhaustive(out, scores, blocks, densities, methods, size, seed)
+            _exhaustive(out, scores, blocks, densities, methods, shapes, seed)
             return
-        from bench.quality.plan import make_plan
+        from bench.quality.plan import make_plan, shape_of
         from bench.quality.run import run_quality
 
         plan = make_plan(
@@ -50,7 +52,7 @@ def quality(
             blocks=split(blocks, "blocks", int),
             densities=split(densities, "densities", float),
             methods=split(methods, "methods", str),
-            size=size,
+            shapes=split(shapes, "shapes", shape_of),
             seed=seed,
         )
         with bar("cells") as progress:

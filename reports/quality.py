@@ -27,8 +27,8 @@ def quality_blocks(data: ReportData) -> Iterator[Block]:
         yield Bullets(tuple(advice(data.quality)))
         yield _methods_table(data.quality)
         yield Paragraph(
-            "Means over unbalanced cells: every method has the cells that it can do, so read a "
-            "row against unstructured's, which has the same cells. Density is what was reached "
+            "Means over the unbalanced cells that hrbp2 can have; two_four and grouped have fewer, "
+            "so read their share of what unstructured retains on the same cells. Density is what was reached "
             "over what was asked; dgrad is how much of the dense work that dgrad would have to "
             "do is real. channel and grouped do not cover: channel leaves whole channels dead."
         )
@@ -185,6 +185,10 @@ def _orders_blocks(rows: pd.DataFrame) -> Iterator[Block]:
         yield Paragraph("No two methods that can be compared were run.")
         return
     yield Table(("order", "cells that obey", "mean gain"), lines, (2, 1.4, 1.2))
+    yield Paragraph(
+        "dsb_kernel lets every filter group choose its own channels, as hrbp does; hrbp2 has one "
+        "partition for all of them, which costs most where scores have no structure to find."
+    )
     broken = [
         f"{o['method']} {row['retained']:.4f} < {o['other']} {row['other']:.4f}: {row['scores']}, "
         f"block {row['block']}, density {row['density']:g}, balance {row['balance']}"

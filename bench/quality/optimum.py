@@ -150,8 +150,8 @@ def told(lines: list[dict[str, Any]]) -> list[str]:
     """Return a sentence for each method: the mean and the least share of the best."""
     sentences = []
     for method, best, what in (
-        ("hrbp2", "best_two_sided", "two-sided, under coverage"),
-        ("hrbp", "best_one_sided", "one-sided, without coverage"),
+        ("hrbp2", "best_two_sided", "two-sided"),
+        ("hrbp", "best_one_sided", "one-sided, uncovered"),
     ):
         reached = np.array([line[method] / line[best] for line in lines])
         found = int((reached >= 1 - 1e-9).sum())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.records import digest
+from hrbp_core.shapes import FilterShape
 
 SYNTHETIC = ("independent", "rank_one", "clustered", "heavy_tailed")
 REAL = ("digits_untrained", "digits_trained", "cifar_style_untrained", "cifar_style_trained")
@@ -53,7 +54,7 @@ class QualityPlan:
     """What a quality run covers.
 
     Attributes:
-        size: channels of the synthetic layers (size x size x 3 x 3).
+        shapes: (K, C, R, S) of the synthetic layers.
         balanced: (block, density) at which the balances are compared too; None for nowhere.
     """
 
@@ -61,7 +62,7 @@ class QualityPlan:
     methods: tuple[str, ...]
     blocks: tuple[int, ...]
     densities: tuple[float, ...]
-    size: int = 256
+    shapes: tuple[FilterShape, ...] = ((256, 256, 3, 3),)
     seed: int = 0
     balanced: tuple[int, float] | None = (32, 0.25)
 
@@ -102,7 +103,7 @@ PRESETS = {
          "unstructured", "channel"),
         (32,),
         (0.5, 0.25),
-        size=128,
+        shapes=((128, 128, 3, 3),),
     ),
     "full": QualityPlan(
         (*SYNTHETIC, *REAL),
@@ -112,6 +113,15 @@ PRESETS = {
     ),
 }  # fmt: skip
 PRESET_NAMES = (*PRESETS, "exhaustive")
+
+
+def shape_of(text: str) -> FilterShape:
+    """Return (K, C, R, S) of a text such as 512x512x3x3; a ValueError for another."""
+    parts = text.lower().split("x")
+    if len(parts) != 4 or not all(p.isdigit() and int(p) for p in parts):
+        raise ValueError(f"expected a shape such as 512x512x3x3, got {text!r}")
+    k, c, r, s = (int(p) for p in parts)
+    return k, c, r, s
 
 
 def make_plan(preset: str, **changes: Any) -> QualityPlan:

@@ -21,19 +21,22 @@ from bench.quality.structure import dgrad_fill
 from bench.records import SCHEMA
 from bench.store import Store
 from hrbp_core import BlockPattern, regroup, retained
-from hrbp_core.shapes import block_grid
+from hrbp_core.shapes import FilterShape, block_grid
 
 Progress = Callable[[int, int, str], None]
 
 
-def load_scores(name: str, size: int, seed: int) -> Tensor:
+def load_scores(name: str, shape: FilterShape, seed: int) -> Tensor:
     """Return scores [K, C, R, S] by name: a family, a network, or a .pt or .npy file.
+
+    Args:
+        shape: of a family's draw; the others have their own.
 
     Raises:
         ValueError: an unknown name, or a file that holds no tensor of four axes.
     """
     if name in SYNTHETIC:
-        return families.draw(name, (size, size, 3, 3), seed)
+        return families.draw(name, shape, seed)
     if name in REAL:
         return networks.magnitudes(name, seed)
     path = Path(name)
@@ -61,12 +64,13 @@ def run_quality(plan: QualityPlan, out: Path, progress: Progress) -> list[dict[s
     with Store(out) as store:
         known = store.add_environment(environment("cpu"))
     lines = []
-    for number, name in enumerate(plan.scores, 1):
-        scores = load_scores(name, plan.size, plan.seed)
+    layers = [(n, shape) for n in plan.scores for shape in _shapes(plan, n)]
+    for number, (name, shape) in enumerate(layers, 1):
+        scores = load_scores(name, shape, plan.seed)
         sha = hashlib.sha256(scores.double().contiguous().numpy().tobytes()).hexdigest()[:16]
         cells = list(plan.cells(name, sha, scores.shape))
         for place, cell in enumerate(cells):
-            label = f"scores {number} of {len(plan.scores)}, {name}: {cell.method}"
+            label = f"scores {number} of {len(layers)}, {name}: {cell.method}"
             progress(place, len(cells), label)
             if cell.cell_id not in done:
                 line = _line(cell, scores) | {"environment": known}
@@ -75,6 +79,10 @@ def run_quality(plan: QualityPlan, out: Path, progress: Progress) -> list[dict[s
             lines.append(done[cell.cell_id])
     progress(1, 1, "done")
     return lines
+
+
+def _shapes(plan: QualityPlan, name: str) -> tuple[FilterShape, ...]:
+    return plan.shapes if name in SYNTHETIC else plan.shapes[:1]
 
 
 def _line(cell: QualityCell, scores: Tensor) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def regroup(
     _check_balance(method, balance)
     problem = pose(
         scores, density, block, seed=seed, coverage=coverage, balance=balance, taps=taps,
-        plus_plus=method in PLUS_PLUS,
+        plus_plus=method in PLUS_PLUS or method in RIVALS,
     )  # fmt: skip
     if method in RIVALS:
         return RIVALS[method](problem, scores)

@@ -26,7 +26,7 @@ def pose(
     """Return the problem; arguments and errors are those of ``regroup``.
 
     Args:
-        plus_plus: the budget is spent in entries, which reaches further down.
+        plus_plus: the budget is spent in entries (or weights), which reaches further down.
     """
     if balance not in BALANCES:
         raise ValueError(f"expected balance as one of {', '.join(BALANCES)}, got {balance!r}")
