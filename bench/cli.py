@@ -230,7 +230,8 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
         print(line)
     print(f"report: {files.pdf}")
     print(f"        {files.html}")
-    print(f"gate against this run: python -m bench gate --base {folder} --head <another folder>")
+    if (folder / "results.jsonl").exists():
+        print(f"gate against this run: python -m bench gate --base {folder} --head OTHER")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.frames import groups, records
 from bench.quality.plan import REAL, SYNTHETIC
@@ -40,8 +40,8 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # colour, dash, marker
     "channel": (style.INK, "-.", "h"),
 }
 BALANCES = ("none", "filters", "both")
-LEGEND_IN, PANEL_IN, GAP_IN = 0.62, 1.55, 0.72
-MEAN_HEIGHT_IN = 3.5
+LEGEND_IN, PANEL_IN, GAP_IN = 0.62, 1.38, 0.68
+MEAN_HEIGHT_IN, MEAN_PANEL_IN = 3.35, 2.0
 
 
 def quality_pictures(rows: pd.DataFrame) -> list[Picture]:
@@ -136,6 +136,10 @@ def _block_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
     if len(blocks) < 2 or table.empty:
         return
     flat = table.reset_index()
+    common = flat.groupby(["scores", "density"])["method"].nunique()
+    # ++ methods and masks reach densities that others cannot: the same layers for all
+    whole = common[common == common.max()].index
+    flat = flat[pd.MultiIndex.from_frame(flat[["scores", "density"]]).isin(whole)]
     counts = flat.groupby("density")["scores"].nunique()
     density = float(min(counts[counts == counts.max()].index))
     part = flat[flat["density"] == density]
@@ -162,7 +166,9 @@ def _draw_means(
     width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
     drawn: list[str] = []
     for number, (title, methods) in enumerate(panels):
-        axes = place(figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, 1.95)
+        axes = place(
+            figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, MEAN_PANEL_IN
+        )
         axes.set_title(title, loc="left")
         axes.set_xscale("log", base=2)
         for method in methods:
@@ -200,7 +206,9 @@ def _balance_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
 def _draw_balance(rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:
     width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
     for number, (title, real) in enumerate((("synthetic", False), ("networks and files", True))):
-        axes = place(figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, 1.95)
+        axes = place(
+            figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, MEAN_PANEL_IN
+        )
         axes.set_title(title, loc="left")
         part = rows[rows["scores"].isin(SYNTHETIC) != real]
         for method in methods:
@@ -236,6 +244,7 @@ def _draw_time(height: float, rows: pd.DataFrame, methods: list[str], figure: Fi
         axes.plot(values, [y] * len(values), linestyle="", marker="|", markersize=7,
                   color=LOOKS[method][0])  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.set_yticks(range(len(methods)), methods)
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_xlabel("seconds")

@@ -28,9 +28,10 @@ def quality_blocks(data: ReportData) -> Iterator[Block]:
         yield _methods_table(data.quality)
         yield Paragraph(
             "Means over the unbalanced cells that hrbp2 can have; two_four and grouped have fewer, "
-            "so read their share of what unstructured retains on the same cells. Density is what was reached "
-            "over what was asked; dgrad is how much of the dense work that dgrad would have to "
-            "do is real. channel and grouped do not cover: channel leaves whole channels dead."
+            "so read their share of what unstructured retains on the same cells. Density is what "
+            "was reached over what was asked; dgrad is how much of the dense work that dgrad would "
+            "have to do is real. channel and grouped do not cover: channel leaves whole channels "
+            "dead."
         )
         yield from quality_pictures(data.quality)
         yield Paragraph("What ought to hold", strong=True)
@@ -105,8 +106,19 @@ def advice(rows: pd.DataFrame) -> Iterator[str]:
             f"at the median, hrbp2 {style.duration(_s(table['hrbp2']))}. aligned, when no "
             "channel may move."
         )
+    yield from _network_advice(real)
     yield from _rival_advice(table)
     yield from _balance_advice(rows)
+
+
+def _network_advice(rows: pd.DataFrame) -> Iterator[str]:
+    means = {row["method"]: row["retained"] for row in records(summary(rows))}
+    if {"hrbp2", "aligned", "unstructured"} <= means.keys():
+        yield (
+            f"Expect less of trained weights than of the synthetic families: on the networks hrbp2 "
+            f"retains {means['hrbp2']:.3f}, aligned blocks {means['aligned']:.3f} and "
+            f"unstructured {means['unstructured']:.3f}."
+        )
 
 
 def _share(row: dict[str, Any]) -> str:
