@@ -10,17 +10,34 @@ import numpy as np
 from torch import Tensor
 
 from hrbp_core.mask import WeightMask
-from hrbp_core.regrouping.problem import Integers, Limits, Problem, groups_in_order, random_order
+from hrbp_core.regrouping.problem import (
+    Flags,
+    Integers,
+    Limits,
+    Problem,
+    groups_in_order,
+    random_order,
+)
 from hrbp_core.regrouping.rivals.columns import column_mask, group_scores, strongest
 from hrbp_core.regrouping.selection import choose_entries
 from hrbp_core.regrouping.transport import assign
 
-ROUNDS, STREAM = 10, 3000
+ROUNDS, DRAWS, STREAM = 10, 3, 3000
 
 
 def ovw(problem: Problem, scores: Tensor) -> WeightMask:
-    """Return the mask of the best vectors."""
-    filters = balanced_means(strongest(problem), problem.seats(0), problem.seed)
+    """Return the mask of the best vectors, of the best of some clusterings."""
+    rows = strongest(problem)
+    found = [
+        _vectors(problem, balanced_means(rows, problem.seats(0), problem.seed, draw))
+        for draw in range(DRAWS)
+    ]
+    filters, kept, _ = max(found, key=lambda f: f[2])  # the first of equal ones
+    return column_mask("ovw", problem, scores, filters, kept)
+
+
+def _vectors(problem: Problem, filters: Integers) -> tuple[Integers, Flags, int]:
+    """Return (filters, bool [Gk, C, R * S], score) of the best vectors of some clusters."""
     columns = group_scores(problem, filters)
     groups, channels, taps = columns.shape
     vectors = min(problem.entries * problem.block[1], columns.size)
@@ -29,17 +46,17 @@ def ovw(problem: Problem, scores: Tensor) -> WeightMask:
     if problem.balance == "filters":
         rows = (vectors // groups, -(-vectors // groups))
     kept = choose_entries(columns, Limits(vectors, rows, (least, groups * taps)))
-    return column_mask("ovw", problem, scores, filters, kept)
+    return filters, kept, int(columns[kept].sum())
 
 
-def balanced_means(rows: np.ndarray, seats: Integers, seed: int) -> Integers:
+def balanced_means(rows: Flags, seats: Integers, seed: int, draw: int = 0) -> Integers:
     """Return the group of each row: k-means with groups of fixed sizes, from a random start.
 
     Rows are 0/1, so the distance to a mean is, but for the row's own length, what the row shares
     with its group's sum less half that sum's square over the size; scaled to integers.
     """
     points = rows.astype(np.float64)
-    groups = groups_in_order(random_order(len(rows), seed, STREAM), int(seats[0]))
+    groups = groups_in_order(random_order(len(rows), seed, STREAM + draw), int(seats[0]))
     for _ in range(ROUNDS):
         sums = np.zeros((len(seats), points.shape[1]))
         np.add.at(sums, groups, points)
