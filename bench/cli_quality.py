@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,6 +81,10 @@ def _exhaustive(out: Path, *changes: Any) -> None:
     print(f"kept in {out}; to draw: python -m bench report {out}")
 
 
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"
+
+
 def _render(lines: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -92,7 +97,7 @@ def _render(lines: list[dict[str, Any]]) -> None:
         survives = {True: "dense", False: f"{row['dgrad_fill']:.0%} full"}
         shown.add_row(
             row["method"], str(row["cases"]), f"{row['retained']:.3f}",
-            f"{row['of_unstructured']:.1%}", f"{row['density_ratio']:.2f}",
+            _share(row["of_unstructured"]), f"{row['density_ratio']:.2f}",
             survives.get(row["survives_dgrad"], "no blocks"), f"{row['regroup_s']:.2f}",
         )  # fmt: skip
     Console().print(shown)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hrbp_core.regrouping.problem import Flags, Floats, Integers
 
-EXACT_ROUNDS = 40  # a shortest path costs about three rounds of prices
+EXACT_ROUNDS = 80  # a shortest path costs about three rounds of prices
 NEAR_ROUNDS = 12
 FAR = np.int64(2**60)
 
