@@ -60,11 +60,11 @@ def test_every_arm_starts_from_the_dense_weights(arm, rescale, few):
 def test_regrouping_is_asked_for_what_the_plan_says(arm, few, monkeypatch):
     asked = []
 
-    def regroup(scores, density, **options):
+    def block_pattern(scores, density, **options):
         asked.append((density, options))
         return BlockPattern.dense(scores.shape, options["block"])
 
-    monkeypatch.setattr(arms, "regroup", regroup)
+    monkeypatch.setattr(arms, "block_pattern", block_pattern)
     plan = replace(TINY, block=(16, 32), balance="both", coverage=False)
     network_of(arm, few, plan, seed=4)
     options = {

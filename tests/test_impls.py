@@ -55,6 +55,24 @@ def test_every_baseline_agrees_with_its_oracle(conv_pass, geometry, dtype, layou
         assert is_right(errors(problem, impls.load(name).prepare(problem))), name
 
 
+@pytest.mark.parametrize("method", ["hrbp", "hrbp_pp"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("conv_pass", list(Pass))
+def test_one_sided_patterns_agree_too(conv_pass, geometry, method):
+    case = make_case(conv_pass, "float64", "standalone", geometry)
+    problem = Problem.of(replace(case, recipe=replace(case.recipe, method=method)))
+    assert not problem.pattern.partitioned
+    ran = []
+    for name in on_cpu():
+        try:
+            prepared = impls.load(name).prepare(problem)
+        except Unsupported:
+            continue
+        assert is_right(errors(problem, prepared)), name
+        ran.append(name)
+    assert {"block_sparse", "dense", "masked_dense"} <= set(ran)
+
+
 @pytest.mark.parametrize("name", on_cpu())
 def test_an_error_in_the_weight_is_seen(name):
     """The comparison is no tautology: other weights than the oracle's must show."""

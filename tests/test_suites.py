@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench import impls, suites
+from bench.quality import plan as quality_plan
 from bench.records import Cell
 from bench.suites import SUITES, Sweep, cases, passes_of
 from hrbp_core import regrouping
@@ -51,7 +54,20 @@ def test_entries_are_the_exact_budget():
 
 
 def test_methods_are_those_of_the_library():
-    assert set(suites.METHODS) == set(regrouping.METHODS)
+    # grouped has densities of its own, and dense layers of its form are a baseline already
+    assert set(suites.METHODS) == set(regrouping.BLOCK_METHODS) - {"grouped"}
+
+
+def test_one_sided_methods_gather_in_every_call():
+    sweep = Sweep("quick", "cpu", method="hrbp", densities=(0.5,), layout="standalone")
+    assert cases(sweep)[0]
+    with pytest.raises(ValueError, match="expected layout standalone with hrbp, .* got canonical"):
+        cases(replace(sweep, layout="canonical"))
+
+
+def test_quality_methods_are_those_of_the_library():
+    assert {*quality_plan.BLOCK_METHODS} == {*regrouping.BLOCK_METHODS}
+    assert {*quality_plan.MASK_METHODS} == {*regrouping.MASK_METHODS}
 
 
 @pytest.mark.parametrize(
