@@ -61,7 +61,7 @@ def test_methods_are_those_of_the_library():
 def test_one_sided_methods_gather_in_every_call():
     sweep = Sweep("quick", "cpu", method="hrbp", densities=(0.5,), layout="standalone")
     assert cases(sweep)[0]
-    with pytest.raises(ValueError, match="expected layout standalone with hrbp, .* got canonical"):
+    with pytest.raises(ValueError, match=r"expected layout standalone with hrbp, .* got canonical"):
         cases(replace(sweep, layout="canonical"))
 
 
