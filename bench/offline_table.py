@@ -20,7 +20,7 @@ from hrbp_core.kernels import dgrad, fprop, gpu, tiles, wgrad
 from hrbp_core.kernels.launch import Launch
 from hrbp_core.kernels.limits import check_problem
 from hrbp_core.kernels.problem import CL, WIDE, Problem
-from hrbp_core.kernels.tiles import Tile, WgradTile
+from hrbp_core.kernels.tile_types import RowTile, RowWgradTile, Tile, WgradTile
 from hrbp_core.shapes import Pair, Pass
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -44,6 +44,7 @@ class Variant:
         wide: offsets take 64 bits.
         bias: added by fprop.
         parts: into how many wgrad cuts the pixels; one writes dvalues itself.
+        rows: whole blocks in tiles that load a row of pixels once for three taps.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Variant:
     wide: bool = False
     bias: bool = False
     parts: int = 4
+    rows: bool = False
 
 
 VARIANTS = (
@@ -69,6 +71,11 @@ VARIANTS = (
     Variant("fallback wide", more=3, wide=True),
     Variant("fallback bias", passes=(Pass.FPROP,), more=3, bias=True),
     Variant("fallback one part", passes=(Pass.WGRAD,), more=3, parts=1),
+    Variant("rows", None, rows=True),
+    Variant("rows masked", more=8, rows=True),
+    Variant("rows wide", wide=True, rows=True),
+    Variant("rows bias", passes=(Pass.FPROP,), bias=True, rows=True),
+    Variant("rows one part", passes=(Pass.WGRAD,), parts=1, rows=True),
 )
 
 
@@ -108,9 +115,10 @@ class Job:
     def largest_side(self) -> int:
         """The longer side of the product that the matrix unit is given."""
         block_k, block_c = self.problem.block
-        if isinstance(self.tile, WgradTile):
+        if isinstance(self.tile, WgradTile | RowWgradTile):
             return max(block_k, self.tile.columns)
-        return max(self.tile.pixels, block_k if self.conv_pass is Pass.FPROP else block_c)
+        lanes = self.tile.lanes if isinstance(self.tile, RowTile) else self.tile.pixels
+        return max(lanes, block_k if self.conv_pass is Pass.FPROP else block_c)
 
 
 def launch_of(job: Job) -> Launch:
@@ -121,7 +129,7 @@ def launch_of(job: Job) -> Launch:
     y = _meta((problem.batch, k, *problem.out_size), dtype)
     values = _meta((problem.entries * problem.block[0], problem.block[1]), dtype)
     tables = _meta((problem.at.size,), torch.int64)
-    if isinstance(job.tile, WgradTile):
+    if isinstance(job.tile, WgradTile | RowWgradTile):
         parts = _meta((job.parts, *values.shape), torch.float32) if job.parts > 1 else None
         made = wgrad.launches(y, x, tables, values, parts, problem, job.tile)
         return made[1 if job.summing else 0]
@@ -164,7 +172,7 @@ def all_tiles(
                 for variant in (each for each in VARIANTS if conv_pass in each.passes):
                     for block in _blocks(variant):
                         found = _tile_jobs(conv_pass, dtype, precision, variant, block, arch)
-                        if not found:
+                        if not found and not variant.rows:
                             words = (conv_pass, dtype, precision, "x".join(map(str, block)))
                             missing.append(" ".join(map(str, (*words, variant.name, arch))))
                         jobs += found
@@ -191,6 +199,8 @@ def _tile_jobs(
     except KeyError:
         return []
     parts = variant.parts if conv_pass is Pass.WGRAD else 1
+    if variant.rows:
+        allowed = tuple(t for t in allowed if isinstance(t, RowTile | RowWgradTile))
     return [
         Job(conv_pass, dtype, problem, tile, variant.name, arch, variant.bias, parts)
         for tile in allowed
@@ -204,7 +214,7 @@ def _problem(variant: Variant, block: Pair, precision: str) -> Problem:
     batch = -(-WIDE // (c * math.prod(IMAGE))) if variant.wide else BATCH
     return Problem(
         (k, c, variant.kernel, variant.kernel), block, ((1, 1), (pad, pad), (1, 1)),
-        batch, IMAGE, GROUPS * taps, precision,
+        batch, IMAGE, GROUPS * taps, precision, whole=variant.rows,
     )  # fmt: skip
 
 
@@ -234,6 +244,7 @@ def layer_jobs(
         shape.filter_shape, case.recipe.block, (shape.stride, shape.padding, shape.dilation),
         shape.N, (shape.H, shape.W), case.entries,
         gpu.precision() if dtype == torch.float32 else "ieee",
+        whole=not case.recipe.method.endswith("_pp"),
     )  # fmt: skip
     check_problem(problem, dtype, device=-1)
     return [
@@ -257,7 +268,7 @@ def _layer_jobs(
     else:
         tile = chosen[tile_name]
     parts = 1
-    if isinstance(tile, WgradTile):
+    if isinstance(tile, WgradTile | RowWgradTile):
         parts = gpu.default_parts(problem, tile, dtype.itemsize, processors)
     first = Job(case.conv_pass, case.dtype, problem, tile, "layer", arch, parts=parts)
     return [first, replace(first, summing=True)] if parts > 1 else [first]

@@ -104,6 +104,29 @@ _QUICK = (
     Plan("conv5_3x3", 0.25, 32),
     Plan("conv5_3x3", 0.125, 32),
 )
+# Greatest sparsity that still says something of a whole network, by block: (density, block, least
+# channels). Below these the floor of coverage is above the density.
+_TARGETS = (
+    (0.25, 32, 128), (0.25, 64, 256), (0.125, 32, 256), (0.125, 64, 512), (0.1, 32, 320),
+    (0.1, 64, 640),
+)  # fmt: skip
+
+
+def _target_layers() -> tuple[Layer, ...]:
+    """Return the 3x3 layers of VGG-16, of ResNet-50 from conv3_x on, and of WRN-28-10."""
+    every = (*_RESNET50, *_VGG16, *_WRN28_10)
+    return tuple(x for x in every if x.shape.R == 3 and min(x.shape.K, x.shape.C) >= 128)
+
+
+def _target_plans() -> tuple[Plan, ...]:
+    return tuple(
+        Plan(layer.name, density, block)
+        for layer in _target_layers()
+        for density, block, least in _TARGETS
+        if min(layer.shape.K, layer.shape.C) >= least
+    )
+
+
 _HE = "He et al. 2016, arXiv:1512.03385, table 1 (stride in the 3x3 layer, as in torchvision)"
 
 SUITES = {
@@ -126,6 +149,13 @@ SUITES = {
             "wrn28_10",
             "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 1, k = 10",
             _WRN28_10,
+        ),
+        Suite(
+            "targets",
+            "3x3 layers of resnet50 (conv3_x on), vgg16 and wrn28_10 at 75 to 90 % sparsity",
+            _target_layers(),
+            plans=_target_plans(),
+            rule=QUICK,
         ),
     )
 }

@@ -17,7 +17,8 @@ import torch
 
 from bench.records import SCHEMA
 from bench.suites import BATCH, find_suite
-from hrbp_core.kernels.tiles import BLOCKS, Tile, arithmetic, legal
+from hrbp_core.kernels.tile_types import Tile
+from hrbp_core.kernels.tiles import BLOCKS, HOPPER, arithmetic, legal, row_tiles
 from hrbp_core.launch_tables import Geometry
 from hrbp_core.shapes import FilterShape, Pair, Pass, pair
 
@@ -61,6 +62,7 @@ class TileCase:
         extra: filters and channels beyond them.
         geometries: (stride, padding, dilation) of each problem.
         bias: fprop adds one.
+        whole: kept blocks keep all their taps, for the tiles that need it.
     """
 
     name: str
@@ -69,6 +71,7 @@ class TileCase:
     geometries: tuple[Geometry, ...]
     extra: Pair = (0, 0)
     bias: bool = False
+    whole: bool = False
 
     def shape(self, block: Pair) -> FilterShape:
         """Return (K, C, R, S) for a block."""
@@ -90,6 +93,13 @@ CASES = (
     TileCase("ragged", (3, 3), 5, (UNIT, STRIDED), extra=(1, 3), bias=True),
     TileCase("point", (1, 1), 6, (((1, 1), (0, 0), (1, 1)), ((2, 1), (0, 1), (1, 1))), bias=True),
     TileCase("wide_kernel", (7, 7), 5, (((2, 2), (3, 3), (1, 1)),)),
+)
+# the last band of rows is partial, and so are the last lanes
+ROWS = TileCase("rows", (3, 3), 6, (UNIT, ((1, 1), (0, 2), (1, 1))), whole=True)
+ROW_CASES = (
+    ROWS,
+    TileCase("padded_rows", (3, 3), 5, (UNIT,), extra=(8, 16), bias=True, whole=True),
+    TileCase("wide_rows", (3, 5), 5, (((1, 1), (2, 0), (1, 1)),), whole=True),
 )
 # offsets of 64 bits; its problem is made in ``tile_wide``
 BEYOND_INT32 = TileCase("beyond_int32", (3, 3), 8, (UNIT,))
@@ -165,6 +175,8 @@ def tile_batches(wanted: Wanted, device: int) -> list[TileBatch]:
         default.append(
             TileBatch(kind, block, EVEN, tuple(i for i in items if i.tile in picked[i.conv_pass]))
         )
+        rows = _items(ROWS, kind, block, wanted.passes, device)
+        default.append(TileBatch(kind, block, ROWS, rows))
         if wanted.quick:
             continue
         rest.append(
@@ -173,11 +185,11 @@ def tile_batches(wanted: Wanted, device: int) -> list[TileBatch]:
             )
         )
         if device >= 0 and kind.name == "bfloat16" and block == (64, 64):
-            wide.append(TileBatch(kind, block, BEYOND_INT32, default[-1].items))
+            wide.append(TileBatch(kind, block, BEYOND_INT32, default[-2].items))
     if not wanted.quick:
         others = [
             TileBatch(kind, block, case, _items(case, kind, block, wanted.passes, device))
-            for case, kind, block in product(CASES[1:], wanted.kinds, whole)
+            for case, kind, block in product((*CASES[1:], *ROW_CASES[1:]), wanted.kinds, whole)
         ]
     return [batch for batch in (*default, *rest, *wide, *others) if batch.items]
 
@@ -196,12 +208,18 @@ def _items(
 
     k, c = case.shape(block)[:2]
     aligned, name = k % 8 == 0 and c % 8 == 0, arithmetic(kind.torch_dtype, kind.precision)
+    if case.whole:
+        able = name == "half" and capability(device) >= HOPPER
+        return tuple(Item(p, tile) for p in passes for tile in row_tiles(p, block) if able)
     about = (name, block, aligned, case.taps, capability(device))
     return tuple(Item(each, tile) for each in passes for tile in legal(each, *about))
 
 
 def default_tiles(conv_pass: Pass, kind: Kind, block: Pair, device: int) -> list[Tile]:
-    """Return the tiles chosen for the layers of the quick suite at a quarter of the blocks."""
+    """Return the tiles chosen for the layers of the quick suite at a quarter of the blocks.
+
+    Those that load rows are not among them: they are all checked on whole blocks.
+    """
     from hrbp_core.kernels.gpu import capability, default_tile, processors
     from hrbp_core.kernels.problem import Problem
 

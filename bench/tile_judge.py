@@ -104,7 +104,8 @@ class TileProblem:
         k, c, r, s = self.shape = batch.case.shape(batch.block)
         groups = (contiguous_groups(k, self.block[0]), contiguous_groups(c, self.block[1]))
         seed = zlib.crc32(repr((self.shape, self.block, geometry)).encode())
-        kept = kept_blocks((len(groups[0]), len(groups[1])), r * s, seed)
+        taps = 1 if batch.case.whole else r * s
+        kept = kept_blocks((len(groups[0]), len(groups[1])), taps, seed).expand(-1, -1, r * s)
         pattern = BlockPattern.from_blocks(self.shape, self.block, *groups, kept)
         self.pattern = pattern.to(device)
         self.tables = launch_tables(self.pattern, *geometry)

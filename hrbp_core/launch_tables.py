@@ -12,7 +12,11 @@ twins      entries                dgrad: (filter group, tap, shift), by phase an
 places     entries                dgrad: the first row of ``values`` of each twin, and its pitch
 heads      phases * Hc + 1        dgrad: the first twin of each (phase, channel group)
 tiles g    about entries / g      wgrad: (filter group, first entry) of each run of g entries
+blocks g   about blocks / g       the same of each run of g blocks, by the entry of its first tap
 =========  =====================  ==========================================================
+
+The last section is there for whole patterns alone, whose blocks keep all their taps; kernels that
+load a row of pixels once for all taps above each other need that, and see it by the length.
 
 A strided dgrad falls into stride_h * stride_w phases, one for each remainder of an input
 pixel's place; a tap belongs to one phase alone, so no product is done for nothing (masking
@@ -39,7 +43,10 @@ MAX_GROUPS = 2**23
 
 
 class Sections(NamedTuple):
-    """Where each section starts; ``tiles`` holds (start, length) for each of ``RUNS``."""
+    """Where each section starts; ``tiles`` and ``blocks``: (start, length) for each of ``RUNS``.
+
+    ``blocks`` is empty where a block may lack taps.
+    """
 
     records: int
     starts: int
@@ -47,20 +54,33 @@ class Sections(NamedTuple):
     places: int
     heads: int
     tiles: tuple[tuple[int, int], ...]
+    blocks: tuple[tuple[int, int], ...]
     size: int
 
 
 @lru_cache(maxsize=1024)
-def sections(entries: int, filter_groups: int, channel_groups: int, phases: int) -> Sections:
-    """Return the layout of the tensor that ``launch_tables`` makes."""
+def sections(
+    entries: int, filter_groups: int, channel_groups: int, phases: int, blocks: int = 0
+) -> Sections:
+    """Return the layout of the tensor that ``launch_tables`` makes.
+
+    Args:
+        blocks: of a whole pattern; 0 where a block may lack taps.
+    """
     at, starts = 0, []
-    runs = [entries if run == 1 else entries // run + filter_groups for run in RUNS]
-    lists = (entries, filter_groups + 1, entries, entries, phases * channel_groups + 1, *runs)
-    for length in lists:
+    runs = [_most_runs(entries, run, filter_groups) for run in RUNS]
+    block_runs = [_most_runs(blocks, run, filter_groups) for run in RUNS] if blocks else []
+    lists = (entries, filter_groups + 1, entries, entries, phases * channel_groups + 1)
+    for length in (*lists, *runs, *block_runs):
         starts.append(at)
         at += -(-(length + AHEAD) // 16) * 16
-    tiles = tuple(zip(starts[5:], runs, strict=True))
-    return Sections(*starts[:5], tiles, at)  # type: ignore[call-arg, arg-type]
+    tiles = tuple(zip(starts[5:], runs, strict=False))
+    whole = tuple(zip(starts[5 + len(RUNS) :], block_runs, strict=True))
+    return Sections(*starts[:5], tiles, whole, at)  # type: ignore[call-arg, arg-type]
+
+
+def _most_runs(count: int, run: int, groups: int) -> int:
+    return count if run == 1 else count // run + groups
 
 
 def group_counts(shape: FilterShape, block: Pair) -> Pair:
@@ -79,10 +99,10 @@ def launch_tables(pattern: IndexTables, stride: Pair, padding: Pair, dilation: P
 
     Group tables are not read: the groups' numbers alone matter, as in the canonical form.
     """
-    _, _, _, s = pattern.shape
+    _, _, r, s = pattern.shape
     group, channel, tap = pattern.entries.long().unbind(1)
     groups, channel_groups = group_counts(pattern.shape, pattern.block)
-    at = sections(len(group), groups, channel_groups, stride[0] * stride[1])
+    at = sections(len(group), groups, channel_groups, stride[0] * stride[1], whole_blocks(pattern))
     tables = torch.zeros(at.size, dtype=torch.int64, device=group.device)
     h = (tap // s) * dilation[0] - padding[0]
     w = (tap % s) * dilation[1] - padding[1]
@@ -102,7 +122,17 @@ def launch_tables(pattern: IndexTables, stride: Pair, padding: Pair, dilation: P
     _write(tables, at.heads, _starts(lots))
     for run, (start, length) in zip(RUNS, at.tiles, strict=True):
         _write(tables, start, _runs(counts, starts, run, length))
+    for run, (start, length) in zip(RUNS, at.blocks, strict=False):
+        _write(tables, start, _runs(counts // (r * s), starts, run, length))
     return tables
+
+
+def whole_blocks(pattern: IndexTables) -> int:
+    """Return how many blocks there are when each keeps all of its taps, else 0."""
+    group, channel, _ = pattern.entries.long().unbind(1)
+    taps = pattern.shape[2] * pattern.shape[3]
+    kept = torch.bincount(group * (int(channel.max()) + 1) + channel)
+    return len(group) // taps if bool(((kept == 0) | (kept == taps)).all()) else 0
 
 
 def _write(tables: Tensor, start: int, content: Tensor) -> None:

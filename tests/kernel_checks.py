@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hrbp_core.kernels import gpu
-from hrbp_core.kernels.tiles import Tile
+from hrbp_core.kernels.tile_types import Tile
 from hrbp_core.launch_tables import launch_tables
 from hrbp_core.shapes import ConvShape, Pair
 from tests.cpu_checks import Results, check
@@ -66,15 +66,27 @@ def sized(
 
 @st.composite
 def kernel_problems(
-    draw: st.DrawFn, blocks: tuple[int, ...] = (16, 32), most_groups: int = 2
-) -> Problem:
-    """Draw a layer with a canonical pattern of accepted blocks; ragged and odd sizes included."""
+    draw: st.DrawFn, blocks: tuple[int, ...] = (16, 32), most_groups: int = 2,
+    whole_rows: bool = False,
+) -> Problem:  # fmt: skip
+    """Draw a layer with a canonical pattern of accepted blocks; ragged and odd sizes included.
+
+    Args:
+        whole_rows: one that row tiles take: three rows of taps, all kept, stride 1.
+    """
     block = (draw(st.sampled_from(blocks)), draw(st.sampled_from(blocks)))
-    extra = st.sampled_from([0, 0, 1, 5, 8, 15])
+    extra = st.sampled_from([0, 0, 8, 24] if whole_rows else [0, 0, 1, 5, 8, 15])
     k, c = (b * draw(st.integers(1, most_groups)) + draw(extra) for b in block)
     r, s, geometry, (h, w) = draw(geometries())
+    if whole_rows:
+        r, s = 3, draw(st.sampled_from([1, 3, 4]))
+        padding = draw(st.integers(0, 2)), draw(st.integers(0, s - 1))
+        geometry = ((1, 1), padding, (1, 1))
+        h, w = draw(st.integers(3, 11)), draw(st.integers(4, 11))
     seed = draw(st.integers(0, 2**16))
     style = draw(st.sampled_from(STYLES))
-    pattern = random_pattern((k, c, r, s), block, seed, style, some_taps=draw(st.booleans()))
+    pattern = random_pattern(
+        (k, c, r, s), block, seed, style, some_taps=not whole_rows and draw(st.booleans())
+    )
     shape = ConvShape(draw(st.integers(1, 3)), c, h, w, k, r, s, *geometry)
     return Problem(pattern, shape, seed)

@@ -31,7 +31,10 @@ class Tables:
     def __init__(self, pattern: BlockPattern, stride: tuple[int, int], *rest: tuple[int, int]):
         e, g, h = len(pattern.entries), len(pattern.filters), len(pattern.channels)
         lots = stride[0] * stride[1] * h
-        at = sections(e, g, h, stride[0] * stride[1])
+        kept = Counter((int(a), int(b)) for a, b, _ in pattern.entries)
+        taps = pattern.shape[2] * pattern.shape[3]
+        self.whole = set(kept.values()) == {taps}
+        at = sections(e, g, h, stride[0] * stride[1], len(kept) if self.whole else 0)
         tensor = launch_tables(pattern, stride, *rest)
         assert tensor.dtype == torch.int64
         assert tensor.numel() == at.size
@@ -42,9 +45,12 @@ class Tables:
         self.places = every[at.places : at.places + e]
         self.heads = every[at.heads : at.heads + lots + 1]
         self.tiles = {r: every[s : s + n] for r, (s, n) in zip(RUNS, at.tiles, strict=True)}
+        self.blocks = {r: every[s : s + n] for r, (s, n) in zip(RUNS, at.blocks, strict=False)}
+        assert bool(self.blocks) == self.whole
+        runs = (*at.tiles, *at.blocks)
         bounds = sorted([at.records, at.starts, at.twins, at.places, at.heads,
-                         *(s for s, _ in at.tiles), at.size])  # fmt: skip
-        lengths = [e, g + 1, e, e, lots + 1, *(n for _, n in at.tiles)]
+                         *(s for s, _ in runs), at.size])  # fmt: skip
+        lengths = [e, g + 1, e, e, lots + 1, *(n for _, n in runs)]
         for start, end, length in zip(bounds[:-1], bounds[1:], lengths, strict=True):
             assert start % 16 == 0
             assert end - start >= length + AHEAD
@@ -134,3 +140,26 @@ def test_wgrad_runs_cover_each_entry_once(case: tuple) -> None:
             covered += range(entry, min(entry + run, tables.starts[group + 1]))
             assert tables.starts[group] <= entry
         assert covered == list(range(len(pattern.entries)))
+
+
+@given(cases(), st.booleans())
+def test_runs_of_blocks_cover_each_whole_block_once(case: tuple, whole: bool) -> None:
+    """A run starts at the first tap's entry of its first block; its blocks are of one group."""
+    pattern, geometry = case
+    if whole:
+        kept = torch.zeros(len(pattern.filters), len(pattern.channels), dtype=torch.bool)
+        kept[pattern.entries[:, 0].long(), pattern.entries[:, 1].long()] = True
+        pattern = BlockPattern.from_blocks(
+            pattern.shape, pattern.block, pattern.filters, pattern.channels, kept
+        )
+    tables = Tables(pattern, *geometry)
+    assert tables.whole >= whole
+    entries = pattern.entries.tolist()
+    for run, words in tables.blocks.items():
+        blocks = []
+        for word in (w for w in words if w >= 0):
+            group, first = word >> 32, word & 0xFFFFFFFF
+            found = [e for e in entries[first : first + run] if e[0] == group and e[2] == 0]
+            assert found
+            blocks += [(e[0], e[1]) for e in found]
+        assert sorted(blocks) == sorted({(e[0], e[1]) for e in entries})

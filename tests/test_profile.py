@@ -17,7 +17,7 @@ from bench.profile import Facts, Outcome, Row
 from bench.suites import Sweep, cases
 from hrbp_core.kernels import gpu, tiles
 from hrbp_core.kernels.offline import compile_launch
-from hrbp_core.kernels.tiles import GatherTile, WgradTile
+from hrbp_core.kernels.tile_types import GatherTile, RowWgradTile, WgradTile
 from hrbp_core.shapes import Pass
 
 compiles = pytest.mark.skipif(
@@ -192,6 +192,18 @@ def test_all_legal_tiles_are_there() -> None:
             for block in blocks
             for tile in tiles.legal(conv_pass, kind, block, aligned, capability=capability)
         }
+    assert {
+        (job.conv_pass, job.dtype, job.problem.block, job.tile)
+        for job in jobs
+        if job.variant == "rows"
+    } == {
+        (conv_pass, dtype, block, tile)
+        for conv_pass in Pass
+        for dtype in ("float16", "bfloat16")
+        for block in blocks
+        for tile in tiles.row_tiles(conv_pass, block)
+    }
+    assert {job.arch for job in jobs if "rows" in job.variant} == {"sm_90"}
     assert {job.variant for job in jobs} == {each.name for each in offline_table.VARIANTS}
     assert all(job.tile.fallback == ("fallback" in job.variant) for job in jobs)
     assert [j.dtype for j in jobs if j.summing] == [*offline_table.DTYPES] * 2
@@ -205,10 +217,11 @@ def test_variants_are_what_they_are_called() -> None:
         if job.problem.block == (64, 64)
     }
     for name, args in launches.items():
-        assert args["R"] == (7 if "7x7" in name else 1 if "1x1" in name else 3)
+        assert ("ROWS" in args) == ("rows" in name)
+        assert args.get("R", 3) == (7 if "7x7" in name else 1 if "1x1" in name else 3)
         assert args["WIDE"] == ("wide" in name)
         assert args["HAS_BIAS"] == ("bias" in name)
-        assert args["MASK_IN"] == args["MASK_OUT"] == (name == "masked" or "fallback" in name)
+        assert args["MASK_IN"] == args["MASK_OUT"] == ("masked" in name or "fallback" in name)
         assert args["IN_UNIT"] == args["OUT_UNIT"] == (1 if "fallback" in name else 8)
 
 
@@ -230,8 +243,8 @@ def test_tile_and_parts_are_chosen_for_the_named_processors(conv_pass, processor
     job = jobs[0]
     allowed = gpu.legal_tiles(conv_pass, job.problem, torch.float16)
     assert job.tile == gpu.default_tile(conv_pass, job.problem, torch.float16, processors)
-    assert job.tile == {1: allowed[-1], 10**6: allowed[0]}.get(processors, job.tile)
-    if isinstance(job.tile, WgradTile):
+    assert job.tile in allowed
+    if isinstance(job.tile, WgradTile | RowWgradTile):
         assert job.parts == gpu.default_parts(job.problem, job.tile, 2, processors)
     assert [each.summing for each in jobs] == ([False, True] if job.parts > 1 else [False])
 

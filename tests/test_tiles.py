@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrbp_core.kernels import gpu, limits
+from hrbp_core.kernels import choice, gpu, limits
+from hrbp_core.kernels.choice import Cost, pick, splits
 from hrbp_core.kernels.fastdiv import magic
 from hrbp_core.kernels.problem import Problem
+from hrbp_core.kernels.tile_types import GatherTile, RowTile, RowWgradTile, WgradTile
 from hrbp_core.kernels.tiles import (
     BLOCKS,
     MAX_GLUE,
     MAX_RUN,
-    GatherTile,
-    WgradTile,
     arithmetic,
     check_block,
     legal,
-    pick,
-    splits,
+    row_tiles,
 )
 from hrbp_core.shapes import Pass
 
@@ -47,6 +47,7 @@ def test_every_accepted_block_has_tiles(conv_pass: Pass, kind: str) -> None:
                 assert tile.columns <= MAX_RUN * block[1]
                 assert tile.columns % min(block[1], tile.columns) == 0
             else:
+                assert isinstance(tile, GatherTile)
                 assert tile.reduce <= MAX_GLUE * other
                 assert tile.out_on_m is False or own >= 64 or tile.fallback
 
@@ -89,12 +90,12 @@ def test_the_largest_tile_that_fills_the_device() -> None:
 def test_splits_stay_within_memory_and_steps(
     programs: int, pixels: int, part: int, limit: int, processors: int
 ) -> None:
-    tile = WgradTile(64, 64, 4, 4, False)
-    parts = splits(tile, programs, pixels, part, limit, processors)
+    steps = -(-pixels // 64)
+    parts = splits(programs, steps, part, limit, processors)
     assert 1 <= parts <= 64
     if parts > 1:
         assert parts * part <= limit
-        assert -(-pixels // 64) // parts >= 4
+        assert steps // parts >= 4
         assert (parts - 1) * programs < 2 * processors
 
 
@@ -113,20 +114,97 @@ def test_divisors_out_of_range(divisor: int) -> None:
         magic(divisor)
 
 
-def problem(batch: int = 128, size: int = 14) -> Problem:
+def problem(batch: int = 128, size: int = 14, channels: int = 256, **more: Any) -> Problem:
     geometry = ((1, 1), (1, 1), (1, 1))
-    return Problem((256, 256, 3, 3), (64, 64), geometry, batch, (size, size), 36)
+    about = {"block": (64, 64), "geometry": geometry, "entries": 36, **more}
+    shape = (channels, channels, 3, 3)
+    return Problem(shape, batch=batch, size=(size, size), **about)
 
 
-def test_default_tiles_follow_geometry_and_density() -> None:
+def test_the_wave_model_by_hand() -> None:
+    cost = Cost(start_us=2.0, step_us=0.5, resident=2, fixed_us=3.0)
+    assert cost.predict_us(20, 10, processors=10) == (2 + 5) * 1 + 3  # one full wave
+    assert cost.predict_us(1, 10, processors=10) == 7 + 3  # never less than one
+    assert cost.predict_us(24, 10, processors=10) == 2 * 7 + 3  # the last wave is a whole one
+    assert cost.predict_us(200, 10, processors=10) == pytest.approx(10.3 * 7 + 3)
+
+
+def test_work_by_hand() -> None:
+    """256 channels in blocks of 64, 4 blocks, 2 images of 14 x 14: 28 pairs a row."""
+    each = problem(batch=2, whole=True)
+    rows = RowTile(4, 64, 32, 4, 3, True)
+    # 4 groups x 4 bands x 1 run of pairs; 1 block x 3 columns of taps x 2 halves
+    assert choice.gather_work(Pass.FPROP, each, rows) == (16, 6)
+    assert choice.gather_work(Pass.DGRAD, each, rows) == (16, 6)
+    assert choice.gather_work(Pass.FPROP, each, GatherTile(128, 64, 4, 3, True)) == (16, 9)
+    # 4 blocks x 3 columns of taps; 7 bands x 1 run of pairs
+    assert choice.wgrad_work(each, RowWgradTile(2, 64, 32, 4, 4, True)) == (12, 7)
+    assert choice.wgrad_work(each, WgradTile(64, 64, 4, 4, True)) == (36, 7)
+
+
+@pytest.mark.parametrize("conv_pass", Pass)
+def test_the_default_is_the_tile_that_the_model_finds_fastest(conv_pass: Pass) -> None:
+    for block, channels, size in (((64, 64), 512, 28), ((32, 32), 256, 14), ((128, 128), 512, 7)):
+        each = problem(128, size, channels, block=block, entries=9 * 16, whole=True)
+        tiles = choice.legal_tiles(conv_pass, each, torch.bfloat16)
+        chosen = choice.default_tile(conv_pass, each, torch.bfloat16, 132)
+        times = {
+            t: choice._predicted(conv_pass, each, t, c, 132)
+            for t in tiles
+            if (c := choice.cost_of(conv_pass, each, t))
+        }
+        assert chosen in tiles
+        assert times[chosen] == min(times.values())
+
+
+def test_every_cost_is_a_legal_tiles() -> None:
+    """A typing error in the table would silently lose a measurement."""
+    for extent, tile in choice._GATHER_COSTS:
+        block = (extent, 64)
+        assert tile in (*legal(Pass.FPROP, "half", block), *row_tiles(Pass.FPROP, block))
+    for extent, tile in choice._WGRAD_COSTS:
+        block = (extent, extent)
+        assert tile in (*legal(Pass.WGRAD, "half", block), *row_tiles(Pass.WGRAD, block))
+
+
+def test_rows_are_for_whole_blocks_three_rows_of_taps_and_hopper() -> None:
+    whole = problem(whole=True)
+    for each, dtype, capability, able in (
+        (whole, torch.bfloat16, 90, True),
+        (whole, torch.float16, 100, True),
+        (whole, torch.float32, 90, False),
+        (whole, torch.bfloat16, 80, False),
+        (problem(), torch.bfloat16, 90, False),
+        (problem(whole=True, geometry=((2, 2), (1, 1), (1, 1))), torch.bfloat16, 90, False),
+        (problem(whole=True, geometry=((1, 1), (1, 1), (2, 1))), torch.bfloat16, 90, False),
+        (problem(whole=True, channels=255), torch.bfloat16, 90, False),
+    ):
+        for conv_pass in Pass:
+            found = choice.legal_tiles(conv_pass, each, dtype, capability)
+            assert any(isinstance(t, RowTile | RowWgradTile) for t in found) is able
+
+
+@pytest.mark.parametrize("block", PAIRS)
+def test_rows_divide_their_blocks(block: tuple[int, int]) -> None:
+    for conv_pass in (Pass.FPROP, Pass.DGRAD):
+        reduced = block[conv_pass is Pass.FPROP]
+        for tile in row_tiles(conv_pass, block):
+            assert isinstance(tile, RowTile)
+            assert reduced % tile.reduce == 0
+    for tile in row_tiles(Pass.WGRAD, block):
+        assert isinstance(tile, RowWgradTile)
+        assert tile.columns // block[1] in (1, 2, 4)
+        assert tile.columns % block[1] == 0
+
+
+def test_without_measured_tiles_the_largest_that_fills_the_device() -> None:
     def pixels(conv_pass: Pass, **sizes: int) -> int:
-        tile = gpu.default_tile(conv_pass, problem(**sizes), torch.bfloat16, 132)
+        tile = gpu.default_tile(conv_pass, problem(**sizes), torch.bfloat16, 132, 80)
         assert isinstance(tile, GatherTile)
         return tile.pixels
 
     for conv_pass in (Pass.FPROP, Pass.DGRAD):
-        assert pixels(conv_pass) == 256
-        assert pixels(conv_pass, batch=32) == 128
+        assert pixels(conv_pass) == 128
         assert pixels(conv_pass, batch=1, size=4) == 64
 
 

@@ -12,6 +12,7 @@ from bench.problem import Prepared, Problem, Unsupported
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels import problem as gpu_problem
 from hrbp_core.kernels.limits import check_problem
+from hrbp_core.launch_tables import whole_blocks
 from hrbp_core.ops import IndexTensors, index_tensors, spread_width
 from hrbp_core.shapes import Pass
 
@@ -99,6 +100,7 @@ def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
     inner = gpu_problem.Problem(
         (k, channels, r, s), problem.pattern.block, problem.geometry, shape.N, (shape.H, shape.W),
         case.entries, gpu.precision() if dtype == torch.float32 else "ieee",
+        whole=whole_blocks(problem.pattern) > 0,
     )  # fmt: skip
     try:
         check_problem(inner, dtype, device)

@@ -14,11 +14,18 @@ from hrbp_core.kernels.fprop import L2_BYTES
 from hrbp_core.kernels.gather import gather_conv
 from hrbp_core.kernels.launch import Launch
 from hrbp_core.kernels.problem import Problem, pixel_args, unit
-from hrbp_core.kernels.tiles import GatherTile
+from hrbp_core.kernels.rows import launch as launch_rows
+from hrbp_core.kernels.tile_types import GatherTile, RowTile
+from hrbp_core.shapes import Pass
 
 
 def launch(
-    dy: Tensor, values: Tensor, tables: Tensor, out: Tensor, problem: Problem, tile: GatherTile
+    dy: Tensor,
+    values: Tensor,
+    tables: Tensor,
+    out: Tensor,
+    problem: Problem,
+    tile: GatherTile | RowTile,
 ) -> Launch:
     """Return the launch that writes ``out`` = dx, every element of it.
 
@@ -28,6 +35,8 @@ def launch(
         tables: of ``launch_tables`` for this pattern and geometry.
     """
     large = dy.numel() * dy.element_size() > L2_BYTES
+    if isinstance(tile, RowTile):
+        return launch_rows(Pass.DGRAD, dy, values, tables, out, None, problem, tile, large)
     key = "dgrad", tile, large
     if key not in problem.kept:
         problem.kept[key] = _sizes(problem, tile, large)

@@ -9,7 +9,9 @@ from torch import Tensor
 from hrbp_core.kernels.gather import gather_conv
 from hrbp_core.kernels.launch import Launch
 from hrbp_core.kernels.problem import Problem, pixel_args, unit
-from hrbp_core.kernels.tiles import GatherTile
+from hrbp_core.kernels.rows import launch as launch_rows
+from hrbp_core.kernels.tile_types import GatherTile, RowTile
+from hrbp_core.shapes import Pass
 
 L2_BYTES = 50 * 2**20  # of an H100; the order of programs alone depends on it
 
@@ -21,7 +23,7 @@ def launch(
     out: Tensor,
     bias: Tensor | None,
     problem: Problem,
-    tile: GatherTile,
+    tile: GatherTile | RowTile,
 ) -> Launch:
     """Return the launch that writes ``out`` = y, every element of it.
 
@@ -32,6 +34,8 @@ def launch(
         bias: [K] or None.
     """
     large = x.numel() * x.element_size() > L2_BYTES
+    if isinstance(tile, RowTile):
+        return launch_rows(Pass.FPROP, x, values, tables, out, bias, problem, tile, large)
     key = "fprop", tile, bias is not None, large
     if key not in problem.kept:
         problem.kept[key] = _sizes(problem, tile, bias is not None, large)

@@ -13,29 +13,22 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from hrbp_core.kernels.choice import default_parts, default_tile, legal_tiles
 from hrbp_core.kernels.limits import check_dy, check_problem
 from hrbp_core.kernels.problem import CL, Problem, new_output
-from hrbp_core.kernels.tiles import (
-    HOPPER,
-    GatherTile,
-    Tile,
-    WgradTile,
-    arithmetic,
-    legal,
-    pick,
-    splits,
-)
+from hrbp_core.kernels.tile_types import GatherTile, RowTile, RowWgradTile, Tile, WgradTile
+from hrbp_core.kernels.tiles import HOPPER
 from hrbp_core.launch_tables import Geometry
 from hrbp_core.shapes import FilterShape, Pair, Pass
 
 INTERPRETED_PROCESSORS = 4
-WORKSPACE_BYTES = 64 * 2**20  # or a tenth of x, where that is more
 
 conversions: Counter[str] = Counter()  # copies made because a tensor was not dense channels_last
 
@@ -55,7 +48,7 @@ def fprop(
     x, values = dense(x, "x"), dense_rows(values)
     bias = None if bias is None else bias.contiguous()  # an expanded one has no stride
     problem = _problem(x, values, tables, shape, block, geometry, x.shape[2:])
-    tile = cast(GatherTile, _tile(Pass.FPROP, problem, x, tile))
+    tile = cast(GatherTile | RowTile, _tile(Pass.FPROP, problem, x, tile))
     out = new_output(x, len(x), problem.shape[0], problem.out_size)
     if out.numel():
         with _on(x):
@@ -73,7 +66,7 @@ def dgrad(
     dy, values = dense(dy, "dy"), dense_rows(values)
     problem = _problem(dy, values, tables, shape, block, geometry, input_size)
     check_dy(dy, problem)
-    tile = cast(GatherTile, _tile(Pass.DGRAD, problem, dy, tile))
+    tile = cast(GatherTile | RowTile, _tile(Pass.DGRAD, problem, dy, tile))
     out = new_output(dy, len(dy), problem.shape[1], problem.size)
     if out.numel():
         with _on(dy):
@@ -103,9 +96,9 @@ def wgrad(
     check_dy(dy, problem)
     if not len(x):
         return out.zero_()
-    tile = cast(WgradTile, _tile(Pass.WGRAD, problem, x, tile))
+    tile = cast(WgradTile | RowWgradTile, _tile(Pass.WGRAD, problem, x, tile))
     with _on(x):
-        memory = kernel.new_parts(out, parts or _parts(problem, tile, x, out, _device(x)))
+        memory = kernel.new_parts(out, parts or _parts(problem, tile, x, _device(x)))
         for launch in kernel.launches(dy, x, tables, out, memory, problem, tile):
             launch.run()
     return out
@@ -143,13 +136,10 @@ def _problem(
     how = precision() if like.dtype == torch.float32 else "ieee"
     problem = _checked(
         tuple(shape), tuple(block), geometry, len(like), tuple(size), len(values) // block[0], how,
-        like.dtype, _device(like),
+        like.dtype, _device(like), tables.numel(),
     )  # fmt: skip
-    if tables.numel() != problem.at.size or tables.dtype != torch.int64:
-        raise ValueError(
-            f"expected tables of {problem.at.size} int64 for this pattern and geometry, "
-            f"got {tables.numel()} {tables.dtype}"
-        )
+    if tables.dtype != torch.int64:
+        raise ValueError(f"expected tables of int64, got {tables.dtype}")
     if values.device != like.device or tables.device != like.device:
         raise ValueError(
             f"expected values and tables on {like.device}, got {values.device}, {tables.device}"
@@ -160,11 +150,18 @@ def _problem(
 @lru_cache(maxsize=4096)
 def _checked(
     shape: FilterShape, block: Pair, geometry: Geometry, batch: int, size: Pair, entries: int,
-    how: str, dtype: torch.dtype, device: int,
+    how: str, dtype: torch.dtype, device: int, table_size: int,
 ) -> Problem:  # fmt: skip
     problem = Problem(shape, block, geometry, batch, size, entries, how)
     check_problem(problem, dtype, device)
-    return problem
+    whole = replace(problem, whole=True)
+    for each in (problem, whole):  # the length of the tables says which
+        if each.at.size == table_size:
+            return each
+    raise ValueError(
+        f"expected tables of {problem.at.size} int64 for this pattern and geometry "
+        f"({whole.at.size} for whole blocks), got {table_size}"
+    )
 
 
 def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) -> Tile:
@@ -184,43 +181,6 @@ def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) ->
     return tile
 
 
-def legal_tiles(
-    conv_pass: Pass, problem: Problem, dtype: torch.dtype, capability: int = HOPPER
-) -> tuple[Tile, ...]:
-    """Return the tiles that a problem may use on a device of this compute capability."""
-    kind = "ieee" if dtype == torch.float64 else arithmetic(dtype, problem.precision)
-    aligned = problem.shape[0] % 8 == 0 and problem.shape[1] % 8 == 0
-    taps = problem.shape[2] * problem.shape[3]
-    return legal(conv_pass, kind, problem.block, aligned, taps, capability)
-
-
-def default_tile(
-    conv_pass: Pass,
-    problem: Problem,
-    dtype: torch.dtype,
-    processors: int,
-    capability: int = HOPPER,
-) -> Tile:
-    """Return the tile for a problem, by geometry and density.
-
-    Args:
-        processors: multiprocessors of the device.
-        capability: its compute capability, 90 for an H100.
-    """
-    stride = problem.geometry[0]
-    if conv_pass is Pass.DGRAD:
-        phases = stride[0] * stride[1]
-        pixels = -(-problem.size[0] // stride[0]) * -(-problem.size[1] // stride[1])
-        slots = phases * problem.groups[1]
-    else:
-        pixels = problem.out_size[0] * problem.out_size[1]
-        slots = problem.groups[0]
-    if conv_pass is Pass.WGRAD:
-        slots = max(1, problem.entries * problem.block[1] // 64)
-    tiles = legal_tiles(conv_pass, problem, dtype, capability)
-    return pick(tiles, problem.batch * pixels, slots, processors)
-
-
 @lru_cache(maxsize=64)
 def processors(device: int) -> int:
     """Return the device's multiprocessors."""
@@ -238,26 +198,11 @@ def capability(device: int) -> int:
     return 10 * major + minor
 
 
-def _parts(problem: Problem, tile: WgradTile, x: Tensor, out: Tensor, device: int) -> int:
+def _parts(problem: Problem, tile: WgradTile | RowWgradTile, x: Tensor, device: int) -> int:
     key = tile, x.dtype, device
     if key not in problem.kept:
         problem.kept[key] = default_parts(problem, tile, x.element_size(), processors(device))
     return cast(int, problem.kept[key])
-
-
-def default_parts(problem: Problem, tile: WgradTile, itemsize: int, processors: int) -> int:
-    """Return into how many parts wgrad cuts the pixels; see ``splits``.
-
-    Args:
-        itemsize: bytes of one number of x.
-        processors: multiprocessors of the device.
-    """
-    width = problem.entries * problem.block[1]
-    pixels = problem.batch * problem.out_size[0] * problem.out_size[1]
-    x_bytes = problem.batch * problem.shape[1] * problem.size[0] * problem.size[1] * itemsize
-    limit = max(WORKSPACE_BYTES, x_bytes // 10)
-    part_bytes = width * problem.block[0] * 4
-    return splits(tile, -(-width // tile.columns), pixels, part_bytes, limit, processors)
 
 
 def _device(tensor: Tensor) -> int:

@@ -29,6 +29,7 @@ class Problem:
         size: (H, W) of x.
         entries: stored blocks.
         precision: how float32 is multiplied: "ieee" or "tf32".
+        whole: every block keeps all of its taps.
     """
 
     shape: FilterShape
@@ -38,6 +39,7 @@ class Problem:
     size: Pair
     entries: int
     precision: str = "ieee"
+    whole: bool = False
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -63,7 +65,15 @@ class Problem:
     def at(self) -> Sections:
         """Where the sections of the launch tables start."""
         stride = self.geometry[0]
-        return sections(self.entries, *self.groups, stride[0] * stride[1])
+        blocks = self.entries // (self.shape[2] * self.shape[3]) if self.whole else 0
+        return sections(self.entries, *self.groups, stride[0] * stride[1], blocks)
+
+    @property
+    def has_rows(self) -> bool:
+        """True when a row of pixels serves three taps above each other: see ``kernels.rows``."""
+        (stride, _, dilation), (k, c, r, _) = self.geometry, self.shape
+        plain = stride == dilation == (1, 1) and r == 3
+        return self.whole and plain and k % 8 == 0 and c % 8 == 0
 
     @cached_property
     def wide(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which tiles the kernels may use, and which one they use.
+"""Which tiles the kernels may use; ``choice`` says which one they use.
 
 One table says what is legal for each kind of arithmetic and block; nothing else can be chosen.
 Each tile was compiled for sm_90 (and its like before Hopper for sm_80) without a byte of stack,
@@ -9,91 +9,17 @@ and with wgmma on sm_90 wherever the arithmetic has it:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
+from hrbp_core.kernels.tile_types import GatherTile, RowTile, RowWgradTile, Tile, WgradTile
 from hrbp_core.shapes import Pair, Pass
 
 BLOCKS = (16, 32, 64, 128)
 MAX_GLUE = 4  # entries that one step of the loop may span
 MAX_RUN = 4  # entries that one wgrad tile may span
-MAX_SPLITS = 64
 TILED = (torch.float16, torch.bfloat16, torch.float32)
 
-
-class _Common:
-    """What both kinds of tile have."""
-
-    reduce: int
-    warps: int
-    stages: int
-    fallback: bool
-
-    @property
-    def options(self) -> dict[str, int]:
-        """What a launch passes to Triton."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
-
-    def _named(self, extent: int, on_m: bool) -> str:
-        side = "m" if on_m else "n"
-        shape = f"{extent}x{self.reduce}.{side}.w{self.warps}s{self.stages}"
-        return shape + ".fallback" * self.fallback
-
-
-@dataclass(frozen=True)
-class GatherTile(_Common):
-    """A tile of fprop (filters x pixels) or dgrad (channels x pixels).
-
-    Attributes:
-        pixels: output pixels of a program.
-        reduce: reduced channels (fprop) or filters (dgrad) a step.
-        warps, stages: of a program; loads in flight.
-        out_on_m: filters or channels, not pixels, on the matrix unit's M side. M comes in 64s
-            and N up to 256, and an operand on N is read from shared memory once: for groups of
-            64 and 128 this reads a third less of it.
-        fallback: serves channel counts not divisible by 8, one number a load.
-    """
-
-    pixels: int
-    reduce: int
-    warps: int
-    stages: int
-    out_on_m: bool
-    fallback: bool = False
-
-    @property
-    def name(self) -> str:
-        """Short and unique, for tables."""
-        return self._named(self.pixels, self.out_on_m)
-
-
-@dataclass(frozen=True)
-class WgradTile(_Common):
-    """A tile of wgrad (filters x columns); a column is a channel of an entry.
-
-    Attributes:
-        columns: of a program; more than block_c spans neighbouring entries of a filter group.
-        reduce: pixels a step.
-        warps, stages: of a program; loads in flight.
-        filters_on_m: filters, not columns, on the matrix unit's M side.
-        fallback: serves channel counts not divisible by 8, one number a load.
-    """
-
-    columns: int
-    reduce: int
-    warps: int
-    stages: int
-    filters_on_m: bool
-    fallback: bool = False
-
-    @property
-    def name(self) -> str:
-        """Short and unique, for tables."""
-        return self._named(self.columns, self.filters_on_m)
-
-
-Tile = GatherTile | WgradTile
 
 # (arithmetic, size of the output's block): tiles from small to large
 _GATHER: dict[tuple[str, int], tuple[GatherTile, ...]] = {
@@ -105,6 +31,7 @@ _GATHER: dict[tuple[str, int], tuple[GatherTile, ...]] = {
     ("half", 32): (
         GatherTile(64, 64, 4, 4, False),
         GatherTile(128, 64, 4, 4, False),
+        GatherTile(128, 32, 4, 5, False),
         GatherTile(256, 64, 8, 3, False),
     ),
     ("half", 64): (
@@ -115,6 +42,7 @@ _GATHER: dict[tuple[str, int], tuple[GatherTile, ...]] = {
     ),
     ("half", 128): (
         GatherTile(64, 64, 4, 4, True),
+        GatherTile(128, 64, 4, 3, True),
         GatherTile(128, 64, 8, 3, True),
         GatherTile(256, 64, 8, 3, True),
     ),
@@ -129,7 +57,7 @@ _GATHER: dict[tuple[str, int], tuple[GatherTile, ...]] = {
 }
 _WGRAD: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("half", 16): (WgradTile(64, 64, 4, 4, False),),
-    ("half", 32): (WgradTile(64, 64, 4, 4, False),),
+    ("half", 32): (WgradTile(64, 64, 4, 4, False), WgradTile(64, 128, 4, 3, False)),
     ("half", 64): (WgradTile(64, 64, 4, 4, True), WgradTile(128, 64, 8, 3, True)),
     ("half", 128): (WgradTile(64, 64, 8, 3, True), WgradTile(128, 64, 8, 3, True)),
     ("tf32", 16): (WgradTile(64, 32, 4, 3, False),),
@@ -140,6 +68,16 @@ _WGRAD: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("ieee", 32): (WgradTile(64, 32, 4, 3, False),),
     ("ieee", 64): (WgradTile(64, 32, 4, 3, True),),
     ("ieee", 128): (WgradTile(64, 32, 8, 3, True),),
+}
+# For whole patterns, three rows of taps, stride and dilation 1; the key is the output's block.
+_ROWS: dict[int, tuple[RowTile, ...]] = {
+    32: (RowTile(4, 64, 32, 4, 3, False), RowTile(7, 64, 32, 4, 2, False)),
+    64: (RowTile(2, 128, 32, 4, 2, False), RowTile(4, 64, 32, 4, 3, True)),
+}
+_ROWS_WGRAD: dict[int, tuple[RowWgradTile, ...]] = {
+    32: (RowWgradTile(4, 64, 32, 4, 3, False),),
+    64: (RowWgradTile(2, 64, 32, 4, 4, True),),
+    128: (RowWgradTile(2, 128, 32, 8, 3, True),),
 }
 # Before Hopper (mma.sync) both operands pass through registers, and these replace what would spill.
 HOPPER = 90
@@ -214,37 +152,17 @@ def legal(
     return tuple(t for t in found if t.reduce <= MAX_GLUE * reduced and t.pixels <= most)
 
 
-def pick(tiles: tuple[Tile, ...], pixels: int, slots: int, processors: int) -> Tile:
-    """Return the largest tile that still gives every multiprocessor a program, or the smallest.
+def row_tiles(conv_pass: Pass, block: Pair) -> tuple[Tile, ...]:
+    """Return the tiles that load a row of pixels once for three taps: half precision, Hopper.
 
-    Larger tiles read less a product; more programs than multiprocessors matter more.
-
-    Args:
-        tiles: of ``legal``.
-        pixels: of one program slot (fprop, dgrad), or reduced (wgrad).
-        slots: programs that share the pixels: groups and phases; for wgrad, 64-column runs.
-        processors: multiprocessors of the device.
+    They serve problems that have rows, see ``Problem.has_rows``.
     """
-    fitting = tiles[:1]
-    for tile in tiles:
-        if isinstance(tile, WgradTile):
-            enough = slots * 64 // tile.columns >= processors
-        else:
-            enough = -(-pixels // tile.pixels) * slots >= processors
-        if enough:
-            fitting = (tile,)
-    return fitting[0]
-
-
-def splits(
-    tile: WgradTile, programs: int, pixels: int, part_bytes: int, limit_bytes: int, processors: int
-) -> int:
-    """Return into how many parts wgrad cuts the pixels.
-
-    Enough for two programs a multiprocessor, each with at least four steps; the float32 parts
-    stay within ``limit_bytes``.
-    """
-    wanted = -(-2 * processors // max(programs, 1))
-    steps = -(-pixels // tile.reduce)
-    most = min(MAX_SPLITS, max(1, steps // 4), max(1, limit_bytes // max(part_bytes, 1)))
-    return min(wanted, most)
+    block_k, block_c = block
+    if conv_pass is Pass.WGRAD:
+        return tuple(
+            tile
+            for tile in _ROWS_WGRAD.get(block_k, ())
+            if tile.columns % block_c == 0 and tile.columns <= MAX_RUN * block_c
+        )
+    out, reduced = (block_k, block_c) if conv_pass is Pass.FPROP else (block_c, block_k)
+    return tuple(tile for tile in _ROWS.get(out, ()) if reduced % tile.reduce == 0)

@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hrbp_core.kernels import wgrad_rows
 from hrbp_core.kernels.fastdiv import split_pixel
 from hrbp_core.kernels.launch import Launch
 from hrbp_core.kernels.problem import Problem, pixel_args, unit
-from hrbp_core.kernels.tiles import WgradTile
+from hrbp_core.kernels.tile_types import RowWgradTile, WgradTile
 from hrbp_core.launch_tables import RUNS
 
 SIZES = (
@@ -138,7 +139,7 @@ def launches(
     out: Tensor,
     parts: Tensor | None,
     problem: Problem,
-    tile: WgradTile,
+    tile: WgradTile | RowWgradTile,
 ) -> list[Launch]:
     """Return the launches that write ``out`` = dvalues, every element of it.
 
@@ -149,12 +150,16 @@ def launches(
         parts: float32 [splits, entries * block_k, block_c], or None for one part.
     """
     splits = 1 if parts is None else len(parts)
-    key = "wgrad", tile, splits
-    if key not in problem.kept:
-        problem.kept[key] = _sizes(problem, tile, splits)
-    grid, sizes = problem.kept[key]
-    tensors = {"dy": dy, "x": x, "out": out if parts is None else parts, "tables": tables}
-    found = [Launch(wgrad_conv, grid, {**tensors, **sizes}, tile.options)]
+    written = out if parts is None else parts
+    if isinstance(tile, RowWgradTile):
+        found = [wgrad_rows.launch(dy, x, tables, written, splits, problem, tile)]
+    else:
+        key = "wgrad", tile, splits
+        if key not in problem.kept:
+            problem.kept[key] = _sizes(problem, tile, splits)
+        grid, sizes = problem.kept[key]
+        tensors = {"dy": dy, "x": x, "out": written, "tables": tables}
+        found = [Launch(wgrad_conv, grid, {**tensors, **sizes}, tile.options)]
     if parts is not None:
         units = {"units": out.numel() // SUM_UNIT, "UNIT": SUM_UNIT, "parts": splits}
         summed = {"parts_at": parts, "out": out, **units, "BLOCK": SUM_BLOCK}

@@ -12,7 +12,7 @@ from torch.nn import grad as gradients
 
 from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d, operators
 from hrbp_core.kernels import gpu
-from hrbp_core.kernels.tiles import GatherTile
+from hrbp_core.kernels.tile_types import GatherTile
 from hrbp_core.launch_tables import launch_tables
 from tests.kernel_checks import kernels, sized
 from tests.pattern_samples import Problem, overlapping_pattern, random_pattern

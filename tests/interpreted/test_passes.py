@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels import problem as problems
-from hrbp_core.kernels.tiles import BLOCKS, Tile, legal
+from hrbp_core.kernels.choice import Cost
+from hrbp_core.kernels.tile_types import RowTile, RowWgradTile, Tile
+from hrbp_core.kernels.tiles import _ROWS, _ROWS_WGRAD, BLOCKS, legal
 from hrbp_core.shapes import Pass
 from tests.cpu_checks import check
 from tests.kernel_checks import check_kernels, kernel_problems, kernels, sized
@@ -64,6 +67,72 @@ def test_every_tile(
         check_kernels(problem, torch.float32, **chosen)
 
 
+ROW_TILES = [*itertools.chain(*_ROWS.values(), *_ROWS_WGRAD.values())]
+ROW_BLOCKS = {32: (32, 64), 64: (64, 32), 128: (128, 64)}
+
+
+def row_block(tile: Tile) -> tuple[int, int]:
+    """A block of fprop or wgrad that the tile takes."""
+    table: dict[int, Any] = dict(_ROWS_WGRAD if isinstance(tile, RowWgradTile) else _ROWS)
+    return ROW_BLOCKS[next(extent for extent, tiles in table.items() if tile in tiles)]
+
+
+@pytest.mark.parametrize(
+    ("taps", "size", "padding", "more"),
+    [((3, 3), (9, 7), (1, 1), (8, 24)), ((3, 5), (4, 6), (2, 0), (16, 0))],
+)  # fmt: skip
+@pytest.mark.parametrize("tile", ROW_TILES, ids=lambda tile: tile.name)
+def test_row_tiles(
+    tile: Tile, taps: tuple[int, int], size: tuple[int, int], padding: tuple[int, int],
+    more: tuple[int, int], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    usual = gpu.legal_tiles
+    monkeypatch.setattr(gpu, "legal_tiles", lambda *args: (*usual(*args), tile))
+    block = row_block(tile)
+    about: dict[str, Any] = {"padding": padding}
+    problem = sized(block, taps, size, n=3, more=more, seed=3, **about)
+    if isinstance(tile, RowWgradTile):
+        for parts in (1, 3):
+            check_kernels(problem, torch.float16, wgrad=tile, parts=parts)
+    else:
+        check_kernels(problem, torch.float16, gather=tile)
+        swapped = sized(block[::-1], taps, size, n=3, more=more[::-1], seed=4, **about)
+        check_kernels(swapped, torch.float16, mirrored=tile)
+
+
+@settings(max_examples=10)
+@given(problem=kernel_problems((32,), 3, whole_rows=True))
+def test_row_tiles_on_any_shape(problem: Problem) -> None:
+    """64 numbers of float64 a lane keep no rounding apart: what is left out or doubled shows."""
+    gather, wgrad = _ROWS[32][0], _ROWS_WGRAD[32][0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "legal_tiles", lambda *args: (gather, wgrad))
+        check_kernels(problem, torch.float64, gather=gather, mirrored=gather, wgrad=wgrad, parts=2)
+
+
+def test_whole_patterns_take_rows_by_default() -> None:
+    problem = sized((64, 64), more=(64, 64), size=(8, 8), n=2)
+    with pytest.MonkeyPatch.context() as patch:
+        taken = []
+        for name in ("fprop", "dgrad", "wgrad"):
+            module = importlib.import_module(f"hrbp_core.kernels.{name}")
+            attribute = "launches" if name == "wgrad" else "launch"
+            original = getattr(module, attribute)
+
+            def seen(*args: Any, original: Any = original) -> Any:
+                taken.append(args[-1])
+                return original(*args)
+
+            patch.setattr(module, attribute, seen)
+        patch.setattr("hrbp_core.kernels.choice._GATHER_COSTS", {(64, _ROWS[64][1]): Cost(1, 1)})
+        patch.setattr(
+            "hrbp_core.kernels.choice._WGRAD_COSTS", {(64, _ROWS_WGRAD[64][0]): Cost(1, 1)}
+        )
+        check_kernels(problem, torch.float16)
+    assert taken == [_ROWS[64][1], _ROWS[64][1], _ROWS_WGRAD[64][0]]
+    assert isinstance(taken[0], RowTile)
+
+
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2), (5, 7)])
 @pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (2, 3)])
 def test_strides_and_dilations(stride: tuple[int, int], dilation: tuple[int, int]) -> None:
@@ -96,6 +165,11 @@ def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     for block in ((16, 16), (64, 32)):
         problem = sized(block, stride=(2, 1))
         check_kernels(problem, torch.float64)
+    monkeypatch.setattr(gpu, "legal_tiles", lambda *args: (_ROWS[32][0], _ROWS_WGRAD[32][0]))
+    rows: dict[str, Any] = {
+        "gather": _ROWS[32][0], "mirrored": _ROWS[32][0], "wgrad": _ROWS_WGRAD[32][0],
+    }  # fmt: skip
+    check_kernels(sized((32, 32)), torch.float64, **rows)
 
 
 def test_the_check_can_fail() -> None:
