@@ -122,8 +122,11 @@ def _gpu_facts() -> dict[str, Any]:
 def _revision() -> tuple[str | None, bool | None]:
     """Return (commit, uncommitted changes) of the checkout.
 
-    Outside one the commit is what HRBP_COMMIT says: a copy of the files knows none.
+    What HRBP_COMMIT says goes first: a copy of the files has no git folder, or an older one's.
     """
+    said = os.environ.get("HRBP_COMMIT")
+    if said:
+        return said, None
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -135,7 +138,7 @@ def _revision() -> tuple[str | None, bool | None]:
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("HRBP_COMMIT") or None, None
+        return None, None
 
 
 def _version(module: str) -> str | None:

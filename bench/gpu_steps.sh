@@ -12,7 +12,7 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
         [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
         if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
     done <<'EOF'
-machine 20 check,ceilings,sweep,measure,cuda,cpu
+machine 20 check,ceilings,sweep,measure,targets,cuda,cpu
 doctor 20 check,cuda,cpu
 tiles-first 105 check,cuda,cpu
 tests-first 45 check,cuda,cpu
@@ -22,6 +22,7 @@ tests 60 check,cuda,cpu
 sanitizer 35 check,cuda
 sweep-bfloat16 60 check,sweep,cuda,cpu
 sweep-float16 30 check,sweep,cuda
+targets 300 targets,cuda
 sweep-sustained 90 measure,cuda
 profile 60 measure,cuda,cpu
 breakeven 90 measure,cuda,cpu
@@ -45,7 +46,8 @@ wanted() { # STAGES AND DEVICES of a step: whether it was asked for
 command_of() { # STEP LIMIT: sets command
     local run=("$python" -m bench run --suite quick --device "$device" --out "$out/sweep")
     local first=(--densities 0.25 --blocks "64,32" --layers "$FIRST_LAYERS")
-    local tests=("$python" -m pytest tests/test_gpu.py -m gpu -v --durations 15)
+    # pytest-benchmark warns when xdist is there, and warnings are errors
+    local tests=("$python" -m pytest tests/test_gpu.py -m gpu -v --durations 15 -p no:benchmark)
     local tiles=("$python" -m bench check --device cuda --out "$out") half=bfloat16 soon
     # a little before the limit, so that it stops by itself and tells what is left
     soon=$(awk -v s="$2" 'BEGIN { printf "%.2f", (s > 60 ? s - 20 : s * 0.6) / 60 }')
@@ -72,6 +74,10 @@ command_of() { # STEP LIMIT: sets command
         command=("${run[@]}" --dtype "$half" "${first[@]}" --impls "dense,block_sparse") ;;
     sweep-bfloat16) command=("${run[@]}" --dtype "$half") ;;
     sweep-float16) command=("${run[@]}" --dtype float16) ;;
+    targets)
+        command=("$python" -m bench run --suite targets --device "$device" --batch 256 --dtype "$half"
+            --impls "dense,block_sparse" --out "$out/targets")
+        ;;
     sweep-sustained)
         command=("${run[@]}" --dtype "$half" "${first[@]}" --mode sustained --impls "dense,gather_grouped,block_sparse") ;;
     sweep-host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
+from bench.layers import RESNET50, VGG16, WRN28_10, Layer
 from bench.records import Case, Recipe
 from bench.stop_rule import StopRule
 from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
@@ -18,14 +19,6 @@ RECORDED = StopRule(precision=0.005, cap_s=10)
 QUICK = StopRule(precision=0.02, cap_s=0.8, steady=0.02, warmup_cap_s=0.5)
 # Batches that fill the machine without making a quick sweep slow.
 BATCH = {"cpu": 8, "cuda": 128}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a suite: a name and its extents at batch 1."""
-
-    name: str
-    shape: ConvShape
 
 
 @dataclass(frozen=True)
@@ -54,45 +47,6 @@ class Suite:
     rule: StopRule = RECORDED
 
 
-def _conv(name: str, size: int, c: int, k: int, kernel: int = 3, stride: int = 1) -> Layer:
-    padding = (kernel // 2, kernel // 2)
-    return Layer(name, ConvShape(1, c, size, size, k, kernel, kernel, (stride, stride), padding))
-
-
-_RESNET50 = (
-    _conv("conv2_3x3", 56, 64, 64),
-    _conv("conv2_expand", 56, 64, 256, 1),
-    _conv("conv2_reduce", 56, 256, 64, 1),
-    _conv("conv3_3x3_s2", 56, 128, 128, 3, 2),
-    _conv("conv3_3x3", 28, 128, 128),
-    _conv("conv3_expand", 28, 128, 512, 1),
-    _conv("conv3_reduce", 28, 512, 128, 1),
-    _conv("conv4_3x3_s2", 28, 256, 256, 3, 2),
-    _conv("conv4_3x3", 14, 256, 256),
-    _conv("conv4_expand", 14, 256, 1024, 1),
-    _conv("conv4_reduce", 14, 1024, 256, 1),
-    _conv("conv5_3x3_s2", 14, 512, 512, 3, 2),
-    _conv("conv5_3x3", 7, 512, 512),
-    _conv("conv5_expand", 7, 512, 2048, 1),
-    _conv("conv5_reduce", 7, 2048, 512, 1),
-)
-_VGG16 = (
-    _conv("conv1_2", 224, 64, 64),
-    _conv("conv2_1", 112, 64, 128),
-    _conv("conv2_2", 112, 128, 128),
-    _conv("conv3_1", 56, 128, 256),
-    _conv("conv3_2", 56, 256, 256),
-    _conv("conv4_1", 28, 256, 512),
-    _conv("conv4_2", 28, 512, 512),
-    _conv("conv5", 14, 512, 512),
-)
-_WRN28_10 = (
-    _conv("conv2", 32, 160, 160),
-    _conv("conv3_s2", 32, 160, 320, 3, 2),
-    _conv("conv3", 16, 320, 320),
-    _conv("conv4_s2", 16, 320, 640, 3, 2),
-    _conv("conv4", 8, 640, 640),
-)
 # Eight patterns on four 3x3 layers of ResNet-50: each speed figure of the README has cells here.
 _QUICK = (
     Plan("conv2_3x3", 0.5, 16),
@@ -114,7 +68,7 @@ _TARGETS = (
 
 def _target_layers() -> tuple[Layer, ...]:
     """Return the 3x3 layers of VGG-16, of ResNet-50 from conv3_x on, and of WRN-28-10."""
-    every = (*_RESNET50, *_VGG16, *_WRN28_10)
+    every = (*RESNET50, *VGG16, *WRN28_10)
     return tuple(x for x in every if x.shape.R == 3 and min(x.shape.K, x.shape.C) >= 128)
 
 
@@ -135,20 +89,20 @@ SUITES = {
         Suite(
             "quick",
             _HE,
-            tuple(x for x in _RESNET50 if x.name in {p.layer for p in _QUICK}),
+            tuple(x for x in RESNET50 if x.name in {p.layer for p in _QUICK}),
             plans=_QUICK,
             rule=QUICK,
         ),
-        Suite("resnet50", _HE, _RESNET50),
+        Suite("resnet50", _HE, RESNET50),
         Suite(
             "vgg16",
             "Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column D",
-            _VGG16,
+            VGG16,
         ),
         Suite(
             "wrn28_10",
             "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 1, k = 10",
-            _WRN28_10,
+            WRN28_10,
         ),
         Suite(
             "targets",

@@ -19,3 +19,12 @@ def test_a_copy_of_the_files_is_told_its_commit(
     if said is not None:
         monkeypatch.setenv("HRBP_COMMIT", said)
     assert environment.environment("cpu").commit == found
+
+
+def test_what_is_said_of_the_commit_goes_before_an_older_git_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy on another machine may hold new files over an old commit."""
+    monkeypatch.setenv("HRBP_COMMIT", "abc")
+    found = environment.environment("cpu")
+    assert (found.commit, found.dirty) == ("abc", None)

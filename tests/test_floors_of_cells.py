@@ -129,6 +129,22 @@ def test_the_dense_layer_of_the_same_rounds_is_a_witness():
     assert len(source.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "device", "heard"),
+    [("float16", "cpu", True), ("bfloat16", "cuda", True), ("tf32", "cuda", True),
+     ("float16", "cuda", False), ("float32", "cuda", False)],
+)  # fmt: skip
+def test_a_vendor_that_may_use_winograd_is_no_witness(dtype, device, heard):
+    source = Source(1e9, 1e9)
+    case = replace(make_case(), dtype=dtype, device=device)
+    attempt = SimpleNamespace(name="dense", samples_s=[3e-3, 1e-3, 2e-3], prepared=True)
+    problem = SimpleNamespace(case=case)
+    measuring = measure._Measuring(problem, [attempt], None, None, Extras(ceilings=source))
+    measuring._witness()
+    taken = 1e-3 if device == "cpu" else 2e-3  # a lone fast sample must not lift a GPU's ceiling
+    assert source.seen == ([pytest.approx(case.shape.flops() / taken)] if heard else [])
+
+
 def test_a_witness_raises_the_ceiling():
     ticks = count()
     clock = SimpleNamespace(sample=lambda run, repeats: 1.0, now=lambda: float(next(ticks)))

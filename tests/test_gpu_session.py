@@ -64,7 +64,8 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
         ("sweep", ["machine", "sweep-first", "sweep-bfloat16", "sweep-float16", "report"]),
         ("report,ceilings", ["machine", "ceilings", "report"]),
         ("measure", MEASURE),
-        ("all", [*STEPS[:-2], *MEASURE[1:], STEPS[-1]]),
+        ("targets", ["machine", "targets"]),
+        ("all", [*STEPS[:-2], "targets", *MEASURE[1:], STEPS[-1]]),
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
@@ -82,7 +83,10 @@ def test_tiles_stop_by_themselves_before_their_limit(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--stage", "chekc"], "expected a stage of check, ceilings, sweep, report, measure, all"),
+        (
+            ["--stage", "chekc"],
+            "expected a stage of check, ceilings, sweep, report, measure, targets, all",
+        ),
         (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),
         (["--minutes", "-5"], "expected --minutes as a number above 0, got '-5'"),

@@ -17,7 +17,7 @@ from bench.profile import Facts, Outcome, Row
 from bench.suites import Sweep, cases
 from hrbp_core.kernels import gpu, tiles
 from hrbp_core.kernels.offline import compile_launch
-from hrbp_core.kernels.tile_types import GatherTile, RowWgradTile, WgradTile
+from hrbp_core.kernels.tile_types import GatherTile, RowTile, RowWgradTile, WgradTile
 from hrbp_core.shapes import Pass
 
 compiles = pytest.mark.skipif(
@@ -48,7 +48,9 @@ def test_the_default_tile_is_well_formed(conv_pass: Pass) -> None:
     assert 20 < facts.hot_loop < facts.instructions / 2
     assert facts.warps == job.tile.warps
     assert facts.programs >= 1
-    assert facts.kernel == ("wgrad_conv" if conv_pass is Pass.WGRAD else "gather_conv")
+    rows = isinstance(job.tile, RowTile | RowWgradTile)
+    names = ("row_wgrad", "wgrad_conv") if conv_pass is Pass.WGRAD else ("row_conv", "gather_conv")
+    assert facts.kernel == names[0 if rows else 1]
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ def test_variants_are_what_they_are_called() -> None:
 def test_the_sum_of_parts_is_a_launch_of_its_own() -> None:
     job = replace(layer_job(Pass.WGRAD), parts=4)
     launches = [offline_table.launch_of(replace(job, summing=each)) for each in (False, True)]
-    assert [launch.kernel.__name__ for launch in launches] == ["wgrad_conv", "sum_parts"]
+    assert [launch.kernel.__name__ for launch in launches] == ["row_wgrad", "sum_parts"]
 
 
 @pytest.mark.parametrize("conv_pass", Pass)
@@ -251,7 +253,7 @@ def test_tile_and_parts_are_chosen_for_the_named_processors(conv_pass, processor
 
 @compiles
 def test_what_comes_to_the_same_binary_is_compiled_once(monkeypatch) -> None:
-    job = layer_job(Pass.WGRAD)
+    job = layer_job(Pass.WGRAD, "64x64.m.w4s4")
     k, c, _, _ = job.problem.shape
     same = replace(job, problem=replace(job.problem, shape=(k, c, 1, 1), batch=3), variant="1x1")
     other = replace(job, parts=1)

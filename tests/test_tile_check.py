@@ -82,7 +82,8 @@ def test_offsets_beyond_32_bits_are_for_a_device_and_not_for_quick(
     monkeypatch.setattr(gpu, "processors", lambda device: 132)
     monkeypatch.setattr(gpu, "capability", lambda device: 90)
     full = tile_batches(Wanted(), 0)
-    assert [i.conv_pass for b in full if b.case == BEYOND_INT32 for i in b.items] == list(Pass)
+    wide = [i.conv_pass for b in full if b.case == BEYOND_INT32 for i in b.items]
+    assert list(dict.fromkeys(wide)) == list(Pass)
     assert not [b for b in tile_batches(Wanted(quick=True), 0) if b.case == BEYOND_INT32]
 
 

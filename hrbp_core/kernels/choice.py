@@ -1,9 +1,10 @@
 """Which tile a problem gets: by a model with measured constants, or by size where there are none.
 
 The model: programs run in waves, as many at once as the device holds, and a program takes a
-start and a time a step. Fitted to 560 timings of 3x3 layers on an H200 (bfloat16, cold launches
-in CUDA graphs), it is off by 2 % on average for fprop and dgrad, 9 % at most, and by 7 % for
-wgrad. The numbers choose between tiles of one problem; they are no promise of a time elsewhere.
+start and a time a step. Fitted to 357 timings of 3x3 layers on an H200 (bfloat16, CUDA graphs), it
+is off by 2 % on average for fprop and dgrad, 15 % at most, and for wgrad by 7 %, 50 % at most. The
+numbers choose between tiles of one problem; they are no promise of a time elsewhere.
+docs/kernel-notes.md has the measurements.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _predicted(
     conv_pass: Pass, problem: Problem, tile: Tile, cost: Cost, processors: int
 ) -> float:  # fmt: skip
     if isinstance(tile, WgradTile | RowWgradTile):
-        return min(_by_parts(problem, tile, cost, processors, 2))
+        return min(_by_parts(problem, tile, cost, processors, 2).values())
     programs, steps = gather_work(conv_pass, problem, tile)
     return cost.predict_us(programs, steps, processors)
 
@@ -145,23 +146,29 @@ def wgrad_work(problem: Problem, tile: WgradTile | RowWgradTile) -> tuple[int, i
         return -(-problem.entries * block_c // tile.columns), -(-pixels // tile.reduce)
     height, width = problem.out_size
     groups, blocks = problem.groups[0], problem.entries // (r * s)
-    runs = -(-blocks // (groups * max(1, tile.columns // block_c)))  # of the mean group
+    glue = max(1, tile.columns // block_c)
+    runs = -(-(2 * blocks + groups * (glue - 1)) // (2 * glue))  # last ones of a group: half full
     steps = -(-height // tile.rows) * -(-problem.batch * width // tile.reduce)
-    return s * groups * runs, steps
+    return s * runs, steps
 
 
 @lru_cache(maxsize=1024)
 def _by_parts(
     problem: Problem, tile: WgradTile | RowWgradTile, cost: Cost, processors: int, itemsize: int
-) -> list[float]:
-    """Return the predicted microseconds with 1, 2, ... parts."""
+) -> dict[int, float]:
+    """Return the predicted microseconds by the number of parts.
+
+    Fewer than two programs a multiprocessor were never fastest, nor measured by the fit.
+    """
     programs, steps = wgrad_work(problem, tile)
     part_bytes, limit_bytes = _workspace(problem, itemsize)
-    return [
-        cost.predict_us(programs * parts, -(-steps // parts), processors)
+    most = most_parts(steps, part_bytes, limit_bytes)
+    least = min(most, max(1, math.ceil(1.9 * processors / max(programs, 1))))
+    return {
+        parts: cost.predict_us(programs * parts, -(-steps // parts), processors)
         + (PART_US * parts * part_bytes * 1e-6 if parts > 1 else 0.0)
-        for parts in range(1, most_parts(steps, part_bytes, limit_bytes) + 1)
-    ]
+        for parts in range(least, most + 1)
+    }
 
 
 def most_parts(steps: int, part_bytes: int, limit_bytes: int) -> int:
@@ -181,7 +188,7 @@ def default_parts(
     cost = cost_of(Pass.WGRAD, problem, tile)
     if cost and itemsize == 2:
         times = _by_parts(problem, tile, cost, processors, itemsize)
-        return 1 + times.index(min(times))
+        return min(times, key=lambda parts: times[parts])
     programs, steps = wgrad_work(problem, tile)
     return splits(programs, steps, *_workspace(problem, itemsize), processors)
 
