@@ -212,10 +212,17 @@ def quantise(scores: Floats) -> Integers:
         return np.zeros(scores.shape, dtype=np.int64)
     count_bits = scores.size.bit_length()
     coarse_power = TOTAL_BITS - count_bits - int(np.frexp(largest)[1])
-    coarse = np.rint(np.ldexp(scores, coarse_power)).astype(np.int64)
+    coarse = np.rint(_scaled(scores, coarse_power)).astype(np.int64)
     spare = TOTAL_BITS - int(coarse.sum()).bit_length()
     # the largest alone has TOTAL_BITS - count_bits bits, so this stays within int64
-    return np.rint(np.ldexp(scores, coarse_power + max(spare, 0))).astype(np.int64)
+    return np.rint(_scaled(scores, coarse_power + max(spare, 0))).astype(np.int64)
+
+
+def _scaled(scores: Floats, power: int) -> Floats:
+    """Return scores * 2**power. ``np.ldexp`` took 0.13 of 1.0 s of a 512x512x3x3 layer."""
+    if abs(power) < 1000:  # 2**power is a float64, and no product of it rounds otherwise
+        return scores * 2.0**power
+    return np.ldexp(scores, power)
 
 
 def random_order(size: int, seed: int, stream: int) -> Integers:
