@@ -42,6 +42,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # colour, dash, marker
 BALANCES = ("none", "filters", "both")
 LEGEND_IN, PANEL_IN, GAP_IN = 0.62, 1.38, 0.68
 MEAN_HEIGHT_IN, MEAN_PANEL_IN = 3.35, 2.0
+MEAN_LEFT_IN = 0.65  # numbers of four digits, and the label
 
 
 def quality_pictures(rows: pd.DataFrame) -> list[Picture]:
@@ -163,12 +164,10 @@ def _draw_means(
     rows: pd.DataFrame, steps: Sequence[int], panels: list[tuple[str, list[str]]], label: str,
     figure: FigureBase,
 ) -> None:  # fmt: skip
-    width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
+    width = _mean_width()
     drawn: list[str] = []
     for number, (title, methods) in enumerate(panels):
-        axes = place(
-            figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, MEAN_PANEL_IN
-        )
+        axes = _mean_panel(figure, number, width)
         axes.set_title(title, loc="left")
         axes.set_xscale("log", base=2)
         for method in methods:
@@ -203,12 +202,19 @@ def _balance_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
     )
 
 
+def _mean_width() -> float:
+    return (style.WIDTH_IN - 2 * MEAN_LEFT_IN - 0.1) / 2
+
+
+def _mean_panel(figure: FigureBase, number: int, width: float) -> Axes:
+    left = MEAN_LEFT_IN + number * (width + MEAN_LEFT_IN)
+    return place(figure, MEAN_HEIGHT_IN, left, 0.5, width, MEAN_PANEL_IN)
+
+
 def _draw_balance(rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:
-    width = (style.WIDTH_IN - 2 * 0.55 - 0.1) / 2
+    width = _mean_width()
     for number, (title, real) in enumerate((("synthetic", False), ("networks and files", True))):
-        axes = place(
-            figure, MEAN_HEIGHT_IN, 0.5 + number * (width + 0.6), 0.5, width, MEAN_PANEL_IN
-        )
+        axes = _mean_panel(figure, number, width)
         axes.set_title(title, loc="left")
         part = rows[rows["scores"].isin(SYNTHETIC) != real]
         for method in methods:

@@ -92,7 +92,7 @@ def duration(seconds: float) -> str:
     if math.isnan(seconds):
         return "—"
     for factor, unit in ((1, "s"), (1e3, "ms")):
-        if seconds * factor >= 1:
+        if seconds * factor >= 0.9995:  # three digits of less would read 1e+03 of the next unit
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
 

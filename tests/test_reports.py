@@ -297,3 +297,11 @@ def test_no_torch_is_imported():
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(12.0, "12 s"), (0.99996, "1 s"), (0.9994, "999 ms"), (9.9996e-4, "1 ms"), (2.5e-6, "2.5 µs")],
+)
+def test_durations_have_three_digits_of_the_right_unit(seconds, text):
+    assert style.duration(seconds) == text
