@@ -23,6 +23,7 @@ RANKS: dict[str, float] = {
     "bench.verdict": 0,
     "bench.records": 0.1,
     "bench.stop_rule": 0.1,
+    "bench.layers": 0.1,
     "bench.floors": 0.2,
     "hrbp_core.tables": 1,
     "hrbp_core.pattern": 1.1,
@@ -65,6 +66,7 @@ NO_TORCH = (
             "frames",
             "verdict",
             "floors",
+            "layers",
             "stop_rule",
         )
     ),
