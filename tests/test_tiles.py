@@ -52,6 +52,13 @@ def test_every_accepted_block_has_tiles(conv_pass: Pass, kind: str) -> None:
                 assert tile.out_on_m is False or own >= 64 or tile.fallback
 
 
+def test_sets_of_64_taps_leave_room_for_64_sums_a_thread() -> None:
+    tile = GatherTile(128, 64, 4, 3, True)
+    for taps, able in ((9, True), (32, True), (33, False), (49, False)):
+        assert (tile in legal(Pass.FPROP, "half", (128, 128), taps=taps)) is able
+    assert tile in legal(Pass.FPROP, "half", (64, 128), taps=49)
+
+
 def test_ampere_takes_smaller_tiles_where_hoppers_would_spill() -> None:
     hopper, ampere = (
         {t.name for t in legal(Pass.FPROP, "half", (64, 64), capability=c)} for c in (90, 86)

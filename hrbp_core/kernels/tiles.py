@@ -148,8 +148,17 @@ def legal(
     fewer = _GATHER_AMPERE if capability < HOPPER else {}
     every = fewer.get((kind, out)) or _GATHER[kind, out]
     found = every if aligned else (_GATHER_FALLBACK,)
-    most = 256 if taps <= 32 else 128
-    return tuple(t for t in found if t.reduce <= MAX_GLUE * reduced and t.pixels <= most)
+    return tuple(
+        t for t in found if t.reduce <= MAX_GLUE * reduced and (taps <= 32 or _leaves_room(t, out))
+    )
+
+
+def _leaves_room(tile: GatherTile, out: int) -> bool:
+    """Return whether a pixel's set of 64 taps fits beside the sums: 64 a thread at most.
+
+    128 pixels by 128 channels in four warps took 255 registers and 200 bytes of stack.
+    """
+    return tile.pixels <= 128 and tile.pixels * out <= 64 * 32 * tile.warps
 
 
 def row_tiles(conv_pass: Pass, block: Pair) -> tuple[Tile, ...]:
