@@ -107,3 +107,12 @@ def columns(measurement: Measurement, median_s: float) -> dict[str, float]:
 def calls_to_pay(prep_s: float, dense_s: float, median_s: float) -> float:
     """Return the calls after which preparing has paid; infinite when it never does."""
     return prep_s / (dense_s - median_s) if median_s < dense_s else math.inf
+
+
+def too_fast(taken: float, floor: float, ceilings: Ceilings) -> str:
+    """Return why a time is impossible."""
+    rate = f"{(ceilings.flops_per_s or 0) / 1e9:.4g} GFLOP/s"
+    return (
+        f"{taken * 1e6:.4g} µs is {taken / floor:.2f} of its floor of {floor * 1e6:.4g} µs "
+        f"under the measured ceiling of {rate}"
+    )

@@ -13,7 +13,7 @@ from bench import impls
 from bench.attempt import Attempt, RunFailed, poisoned, status_of, watched_memory
 from bench.clocks import COLD_CACHES, Clock, Rotation, Run
 from bench.extras import Extras
-from bench.floors import IMPOSSIBLE, WINOGRAD_DTYPES, Ceilings, floor_s, may_be_winograd
+from bench.floors import IMPOSSIBLE, WINOGRAD_DTYPES, floor_s, may_be_winograd, too_fast
 from bench.problem import Prepared, Problem, is_right
 from bench.records import OURS, REFERENCE_IMPL, Case, Cell, Flag, Measurement, Status
 from bench.stats import median
@@ -253,7 +253,7 @@ class _Measuring:
         if may_be_winograd(case, attempt.name):
             attempt.flags.append(Flag.WINOGRAD)
         else:
-            attempt.fail(Status.IMPOSSIBLE, _too_fast(taken, floor, ceilings))
+            attempt.fail(Status.IMPOSSIBLE, too_fast(taken, floor, ceilings))
 
     def _look_closer(self, attempt: Attempt, prepared: Prepared) -> None:
         """Take a trace and the energy of a call, where they were asked for."""
@@ -298,11 +298,3 @@ def _restore(problem: Problem, inputs: list[Tensor]) -> None:
 
 def _cache_bytes(clock: Clock) -> int:
     return int(getattr(getattr(clock, "device", None), "cache_bytes", 0))
-
-
-def _too_fast(taken: float, floor: float, ceilings: Ceilings) -> str:
-    rate = f"{(ceilings.flops_per_s or 0) / 1e9:.4g} GFLOP/s"
-    return (
-        f"{taken * 1e6:.4g} µs is {taken / floor:.2f} of its floor of {floor * 1e6:.4g} µs "
-        f"under the measured ceiling of {rate}"
-    )
