@@ -209,7 +209,7 @@ def _items(
     k, c = case.shape(block)[:2]
     aligned, name = k % 8 == 0 and c % 8 == 0, arithmetic(kind.torch_dtype, kind.precision)
     if case.whole:
-        able = name == "half" and capability(device) >= HOPPER
+        able = name == "half" and capability(device) == HOPPER
         return tuple(Item(p, tile) for p in passes for tile in row_tiles(p, block) if able)
     about = (name, block, aligned, case.taps, capability(device))
     return tuple(Item(each, tile) for each in passes for tile in legal(each, *about))

@@ -178,7 +178,8 @@ def test_rows_are_for_whole_blocks_three_rows_of_taps_and_hopper() -> None:
     whole = problem(whole=True)
     for each, dtype, capability, able in (
         (whole, torch.bfloat16, 90, True),
-        (whole, torch.float16, 100, True),
+        (whole, torch.float16, 90, True),
+        (whole, torch.float16, 100, False),
         (whole, torch.float32, 90, False),
         (whole, torch.bfloat16, 80, False),
         (problem(), torch.bfloat16, 90, False),
@@ -202,6 +203,12 @@ def test_rows_divide_their_blocks(block: tuple[int, int]) -> None:
         assert isinstance(tile, RowWgradTile)
         assert tile.columns // block[1] in (1, 2, 4)
         assert tile.columns % block[1] == 0
+
+
+def test_ampere_keeps_the_tiles_that_were_compiled_for_it() -> None:
+    for conv_pass in Pass:
+        names = {t.name for t in legal(conv_pass, "half", (32, 32), capability=80)}
+        assert not names & {"128x32.n.w4s5", "64x128.n.w4s3"}
 
 
 def test_without_measured_tiles_the_largest_that_fills_the_device() -> None:

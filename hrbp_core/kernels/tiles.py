@@ -82,6 +82,11 @@ _ROWS_WGRAD: dict[int, tuple[RowWgradTile, ...]] = {
 # Before Hopper (mma.sync) both operands pass through registers, and these replace what would spill.
 HOPPER = 90
 _GATHER_AMPERE: dict[tuple[str, int], tuple[GatherTile, ...]] = {
+    ("half", 32): (
+        GatherTile(64, 64, 4, 4, False),
+        GatherTile(128, 64, 4, 4, False),
+        GatherTile(256, 64, 8, 3, False),
+    ),
     ("half", 64): (GatherTile(64, 64, 4, 3, False), GatherTile(128, 32, 8, 4, False)),
     ("half", 128): (GatherTile(64, 64, 4, 4, True), GatherTile(128, 64, 8, 3, True)),
     ("ieee", 64): (GatherTile(64, 16, 4, 3, False),),
@@ -89,6 +94,7 @@ _GATHER_AMPERE: dict[tuple[str, int], tuple[GatherTile, ...]] = {
 }
 _WGRAD_AMPERE: dict[tuple[str, int], tuple[WgradTile, ...]] = {
     ("half", 16): (WgradTile(64, 32, 4, 4, False),),
+    ("half", 32): (WgradTile(64, 64, 4, 4, False),),
     ("half", 64): (WgradTile(64, 64, 4, 3, True), WgradTile(128, 64, 8, 3, True)),
 }
 _GATHER_FALLBACK = GatherTile(32, 16, 8, 2, False, fallback=True)
