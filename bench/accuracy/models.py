@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from bench.accuracy.resnets import resnet18, resnet20, resnet32, resnet50
+from bench.accuracy.vggs import vgg16, vgg19
+from bench.accuracy.wide_resnets import wrn22_2, wrn28_10
 
 
 class ResidualBlock(nn.Module):
@@ -27,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class DigitsCNN(nn.Module):
-    """[N, 1, 8, 8] -> logits [N, 10]: a stem, two residual blocks, pooling, a classifier.
+    """[N, 1, 8, 8] -> logits [N, classes]: a stem, two residual blocks, pooling, a classifier.
 
     The stem halves the image to 4x4: the four convolutions behind it then cost a quarter, and
     a sweep fits two processor cores. Stem and classifier stay dense.
@@ -35,31 +41,106 @@ class DigitsCNN(nn.Module):
 
     CHANNELS = 128
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, self.CHANNELS, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(self.CHANNELS)
         self.blocks = nn.Sequential(ResidualBlock(self.CHANNELS), ResidualBlock(self.CHANNELS))
-        self.classifier = nn.Linear(self.CHANNELS, 10)
+        self.classifier = nn.Linear(self.CHANNELS, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [N, 10]."""
+        """Return logits [N, classes]."""
         y = self.blocks(functional.relu(self.norm(self.stem(x))))
         logits: Tensor = self.classifier(y.mean((2, 3)))
         return logits
 
 
-MODELS: Mapping[str, Callable[[], nn.Module]] = {"digits-cnn": DigitsCNN}
+@dataclass(frozen=True)
+class Network:
+    """How a network is made, and for which data.
+
+    Attributes:
+        make: returns the network; takes ``classes=``, and no argument is needed. Torch's random
+            state decides the weights.
+        image: (channels, height, width) of what it sees.
+        classes: how many logits ``make()`` gives.
+    """
+
+    make: Callable[..., nn.Module]
+    image: tuple[int, int, int]
+    classes: int
 
 
-def make(model: str, seed: int) -> nn.Module:
+def _cifar(factory: Callable[..., nn.Module], **options: Any) -> Network:
+    return Network(partial(factory, classes=10, **options), (3, 32, 32), 10)
+
+
+def _imagenet(factory: Callable[..., nn.Module]) -> Network:
+    return Network(partial(factory, classes=1000), (3, 224, 224), 1000)
+
+
+MODELS: Mapping[str, Network] = {
+    "digits-cnn": Network(DigitsCNN, (1, 8, 8), 10),
+    "resnet20": _cifar(resnet20),
+    "resnet32": _cifar(resnet32),
+    "resnet32_x2": _cifar(resnet32, width=2),
+    "resnet18": _cifar(resnet18, small_images=True),
+    "vgg16": _cifar(vgg16, small_images=True),
+    "vgg19": _cifar(vgg19, small_images=True),
+    "wrn22_2": _cifar(wrn22_2),
+    "wrn28_10": _cifar(wrn28_10),
+    "resnet50": _imagenet(resnet50),
+    "resnet18_imagenet": _imagenet(resnet18),
+    "vgg16_imagenet": _imagenet(vgg16),
+    "vgg19_imagenet": _imagenet(vgg19),
+}
+
+
+def _entry(name: str) -> Network:
+    """Return the entry ``name`` of ``MODELS``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"expected a model of {', '.join(MODELS)}; got {name!r}")
+    return MODELS[name]
+
+
+def make(model: str, seed: int, *, classes: int | None = None) -> nn.Module:
     """Return the dense network with the initial weights of ``seed``, channels_last, on the CPU.
 
-    The caller's random state is left as it was.
+    The caller's random state is left as it was, on every device.
+
+    Args:
+        model: a name in ``MODELS``.
+        classes: None for those of the network's data.
+
+    Raises:
+        ValueError: an unknown name.
     """
+    options = {} if classes is None else {"classes": classes}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MODELS[model]().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        # torch.manual_seed would seed the accelerators too, which are not forked
+        torch.default_generator.manual_seed(seed)
+        dense = _entry(model).make(**options)
+    return dense.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def example_batch(name: str, batch: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return (images, labels) that the network ``name`` can be trained on, the same each time.
+
+    Images are N(0, 1), float32 [batch, channels, height, width], channels_last, on the CPU;
+    labels are uniform, int64 [batch]. The caller's random state is left as it was.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    facts = _entry(name)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch, *facts.image, generator=generator, dtype=torch.float32)
+    labels = torch.randint(facts.classes, (batch,), generator=generator)
+    return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def sparse_convs(network: nn.Module) -> dict[str, nn.Conv2d]:
