@@ -14,7 +14,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench import cli_breakeven, cli_device, cli_export, cli_profile, cli_quality
+from bench import (
+    cli_breakeven,
+    cli_convert,
+    cli_device,
+    cli_export,
+    cli_profile,
+    cli_quality,
+)
 from bench.cli_lists import split
 from bench.progress import bar
 from bench.records import WorkerError
@@ -29,6 +36,7 @@ cli_profile.register(app)
 cli_export.register(app)
 cli_breakeven.register(app)
 cli_quality.register(app)
+cli_convert.register(app)
 
 
 class Exit:

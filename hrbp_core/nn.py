@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hrbp_core.launch_tables import Geometry
 from hrbp_core.ops import IndexTensors, index_tensors, run
+from hrbp_core.padding import Padding, split_padding
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.regrouping import block_pattern
 from hrbp_core.shapes import FilterShape, Pair, pair
@@ -43,9 +44,11 @@ class BlockSparseConv2d(nn.Module):
     checkpoint adopts its pattern when (K, C, R, S) and block agree, and raises otherwise.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, bias, device, dtype:
-            as in ``torch.nn.Conv2d``; padding as ints.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias, padding_mode,
+            device, dtype: as in ``torch.nn.Conv2d``. "same" with an odd sum and other modes than
+            zeros pad in a copy before.
         pattern: the kept blocks, or None to place ``density`` at random.
+        draw: False leaves the parameters unset, for a caller that sets them.
         density, block, seed: for a random pattern (scores uniform, method ``aligned``: blocks
             where they lie, nothing to gather).
 
@@ -67,14 +70,16 @@ class BlockSparseConv2d(nn.Module):
         out_channels: int,
         kernel_size: Ints,
         stride: Ints = 1,
-        padding: Ints = 0,
+        padding: Ints | str = 0,
         dilation: Ints = 1,
         bias: bool = True,
         *,
+        padding_mode: str = "zeros",
         pattern: BlockPattern | None = None,
         density: float | None = None,
         block: Ints = (32, 32),
         seed: int = 0,
+        draw: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -90,16 +95,19 @@ class BlockSparseConv2d(nn.Module):
         self.shape: FilterShape = shape
         self.block: Pair = pattern.block
         self.stride = pair(stride, "stride", least=1)
-        self.padding = pair(padding, "padding", least=0)
         self.dilation = pair(dilation, "dilation", least=1)
+        self.padding = padding if isinstance(padding, str) else pair(padding, "padding", least=0)
+        self.padding_mode = padding_mode
+        _ = self._padding  # refuse now what forward could not do
         self.register_buffer("layout", torch.tensor([*shape, *self.block]))
-        self._adopt(pattern)
+        self.adopt(pattern)
         empty = torch.empty(pattern.values_shape, device=device, dtype=dtype)
         self.values = nn.Parameter(empty)
         self.bias = nn.Parameter(empty.new_empty(out_channels)) if bias else None
         if device is not None:
             self.to(device)
-        self.reset_parameters()
+        if draw:
+            self.reset_parameters()
 
     @property
     def in_channels(self) -> int:
@@ -122,11 +130,20 @@ class BlockSparseConv2d(nn.Module):
         return BlockPattern(self.shape, self.block, self.filters, self.channels, self.entries)
 
     @property
-    def _geometry(self) -> Geometry:
-        return self.stride, self.padding, self.dilation
+    def _padding(self) -> Padding:
+        return split_padding(
+            self.padding, self.padding_mode, self.stride, self.dilation, self.kernel_size
+        )
 
-    def _adopt(self, pattern: BlockPattern) -> None:
-        """Take the pattern's tables as buffers; the derived ones are not saved."""
+    @property
+    def _geometry(self) -> Geometry:
+        return self.stride, self._padding.inside, self.dilation
+
+    def adopt(self, pattern: BlockPattern) -> None:
+        """Take the pattern's tables as buffers; the caller sees to ``values``.
+
+        Those worked out of them are not saved.
+        """
         self._tables_of = self._geometry
         index = index_tensors(pattern, self._geometry)
         for name in _TABLES:
@@ -149,19 +166,23 @@ class BlockSparseConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]."""
-        if self._tables_of != self._geometry:  # someone set another stride, say
-            self._adopt(self.pattern)
+        padding = self._padding
+        geometry = (self.stride, padding.inside, self.dilation)
+        if self._tables_of != geometry:  # someone set another stride, say
+            self.adopt(self.pattern)
         derived = [getattr(self, name) for name in _DERIVED]
         index = IndexTensors(self.entries, *derived, self._rounds)  # type: ignore[call-arg]
-        return run(x, self.values, self.bias, index, self.shape, self.block, self._geometry)
+        x = padding.apply(x)
+        return run(x, self.values, self.bias, index, self.shape, self.block, geometry)
 
     def extra_repr(self) -> str:
         """The arguments, and what is kept."""
         k, c, r, s = self.shape
         kept = self.entries.shape[0] * math.prod(self.block) / (k * c * r * s)
+        mode = "" if self.padding_mode == "zeros" else f"padding_mode={self.padding_mode}, "
         return (
             f"{c}, {k}, kernel_size=({r}, {s}), stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, bias={self.bias is not None}, block={self.block}, "
+            f"{mode}dilation={self.dilation}, bias={self.bias is not None}, block={self.block}, "
             f"stored={kept:.4g}"
         )
 
@@ -171,35 +192,37 @@ class BlockSparseConv2d(nn.Module):
         """Return the layer with the weights of ``conv`` that the pattern keeps.
 
         Raises:
-            ValueError: a grouped convolution, a padding mode other than zeros, padding that is
-                not the same on both sides, or a pattern of other extents.
+            ValueError: a grouped convolution, or a pattern of other extents.
         """
         if conv.groups != 1:
             raise ValueError(f"expected a convolution with groups=1, got groups={conv.groups}")
-        if conv.padding_mode != "zeros":
-            raise ValueError(f"expected padding_mode 'zeros', got {conv.padding_mode!r}")
         weight = conv.weight
         layer = cls(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,
             conv.stride,
-            _explicit_padding(conv),
+            conv.padding,
             conv.dilation,
             conv.bias is not None,
+            padding_mode=conv.padding_mode,
             pattern=pattern,
+            draw=False,
             device=weight.device,
             dtype=weight.dtype,
         )
-        layer.values.copy_(layer.pattern.pack(weight))
+        layer.values.copy_(pattern.to(weight.device).pack(weight)).requires_grad_(
+            weight.requires_grad
+        )
         if layer.bias is not None and conv.bias is not None:
-            layer.bias.copy_(conv.bias)
+            layer.bias.copy_(conv.bias).requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
 
     @torch.no_grad()
     def to_dense(self) -> nn.Conv2d:
         """Return a ``torch.nn.Conv2d`` of the same function; zeros where nothing is kept."""
-        conv = nn.Conv2d(
+        conv = nn.utils.skip_init(  # the caller's random state stays
+            nn.Conv2d,
             self.in_channels,
             self.out_channels,
             self.kernel_size,
@@ -207,12 +230,14 @@ class BlockSparseConv2d(nn.Module):
             self.padding,
             self.dilation,
             bias=self.bias is not None,
+            padding_mode=self.padding_mode,
             device=self.values.device,
             dtype=self.values.dtype,
         )
-        conv.weight.copy_(self.pattern.unpack(self.values))
+        values = self.values
+        conv.weight.copy_(self.pattern.unpack(values)).requires_grad_(values.requires_grad)
         if conv.bias is not None and self.bias is not None:
-            conv.bias.copy_(self.bias)
+            conv.bias.copy_(self.bias).requires_grad_(self.bias.requires_grad)
         return conv.train(self.training)
 
     def _load_from_state_dict(
@@ -253,21 +278,6 @@ class BlockSparseConv2d(nn.Module):
             )
         if self.values.grad is not None and pattern != self.pattern:
             self.values.grad = None  # of entries that go
-        self._adopt(pattern)
+        self.adopt(pattern)
         if self.values.shape != values.shape:
             self.values.data = self.values.new_empty(values.shape)
-
-
-def _explicit_padding(conv: nn.Conv2d) -> Pair:
-    """Return the padding as ints; "same" only where both sides get as much."""
-    if not isinstance(conv.padding, str):
-        return pair(conv.padding, "padding", least=0)
-    if conv.padding == "valid":
-        return 0, 0
-    total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-    if any(t % 2 for t in total):
-        raise ValueError(
-            f"expected padding that is equal on both sides, got 'same' with kernel "
-            f"{conv.kernel_size} and dilation {conv.dilation}"
-        )
-    return total[0] // 2, total[1] // 2

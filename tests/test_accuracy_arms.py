@@ -37,8 +37,12 @@ def test_snip_scores_are_weight_times_gradient_and_leave_the_network_alone(few):
     scores = arms.scores_for(network, few.train_x, few.train_y, "snip", 0)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     torch.nn.functional.cross_entropy(network(few.train_x), few.train_y).backward()
-    for name, conv in models.sparse_convs(network).items():
-        torch.testing.assert_close(scores[name], (conv.weight * conv.weight.grad).abs().detach())
+    convs = models.sparse_convs(network)
+    expected = {n: (c.weight * c.weight.grad).abs().detach() for n, c in convs.items()}
+    total = sum(float(score.sum()) for score in expected.values())
+    assert scores.keys() == convs.keys()
+    for name, score in expected.items():
+        torch.testing.assert_close(scores[name] * total, score)
 
 
 @pytest.mark.parametrize("arm", ["unstructured", *BLOCK_ARMS])

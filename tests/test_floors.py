@@ -29,6 +29,9 @@ RANKS: dict[str, float] = {
     "hrbp_core.pattern": 1.1,
     "hrbp_core.mask": 1.15,
     "hrbp_core.launch_tables": 1.1,
+    "hrbp_core.convs": 1.15,
+    "hrbp_core.padding": 1.15,
+    "hrbp_core.budget": 1.18,
     "hrbp_core.scores": 1.2,
     "hrbp_core.allocate": 1.2,
     "bench.suites": 1,
@@ -46,6 +49,9 @@ RANKS: dict[str, float] = {
     "hrbp_core.one_sided": 2.6,
     "hrbp_core.ops": 3,
     "hrbp_core.nn": 3.1,
+    "hrbp_core.spaces": 3.15,
+    "hrbp_core.conversion_report": 3.15,
+    "hrbp_core.conversion": 3.2,
     "hrbp_core.dynamic": 3.2,
     "hrbp_core.permute": 3.2,
     "hrbp_core": 3.9,  # the public names, for those outside
@@ -54,7 +60,7 @@ RANKS: dict[str, float] = {
     "bench.__main__": 7,
     "reports": 5,
 }
-UNITS = ("hrbp_core.regrouping", "hrbp_core.kernels", "bench", "reports")
+UNITS = ("hrbp_core.regrouping", "hrbp_core.kernels", "hrbp_core.spaces", "bench", "reports")
 NO_TORCH = (
     *(f"bench.{name}" for name in ("stats", "records", "store", "table", "gate", "suites")),
     *(

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from bench.accuracy.models import sparse_convs, step_multiply_adds
 from bench.accuracy.plan import DENSE, UNSTRUCTURED, AccuracyPlan, Run
+from hrbp_core import scores as keep_scores
+from hrbp_core.convs import convolutions
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.regrouping import block_pattern
 
@@ -72,25 +74,15 @@ class ArmFacts:
 def scores_for(network: nn.Module, images: Tensor, labels: Tensor, rule: str, seed: int) -> Scores:
     """Return keep-scores [K, C, R, S] >= 0 of each sparse layer; higher is better.
 
-    ``snip``: |weight x gradient| of the cross-entropy on one batch, BatchNorm in training mode
-    (Lee, Ajanthan and Torr, ICLR 2019). The network is left as it was.
+    The network is left as it was.
     """
+    wanted = sparse_convs(network)
+    skip = [name for name in convolutions(network) if name not in wanted]
     if rule == "magnitude":
-        return {name: c.weight.detach().abs() for name, c in sparse_convs(network).items()}
+        return keep_scores.magnitude(network, skip=skip)
     if rule == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return {
-            name: torch.rand(conv.weight.shape, generator=generator)
-            for name, conv in sparse_convs(network).items()
-        }
-    twin = copy.deepcopy(network).train()
-    convs = sparse_convs(twin)
-    loss = functional.cross_entropy(twin(images), labels)
-    gradients = torch.autograd.grad(loss, [conv.weight for conv in convs.values()])
-    return {
-        name: (conv.weight.detach() * gradient).abs()
-        for (name, conv), gradient in zip(convs.items(), gradients, strict=True)
-    }
+        return keep_scores.random(network, seed=seed, skip=skip)
+    return keep_scores.snip(network, (images, labels), skip=skip)
 
 
 def best_weights(scores: Tensor, density: float) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hrbp_core.pattern import BlockPattern
-from hrbp_core.regrouping.problem import Grouping, Integers, OneSided, Problem
+from hrbp_core.regrouping.problem import Flags, Grouping, Integers, OneSided, Problem
+from hrbp_core.shapes import Pair
 
 
 def pattern_of(scores: Tensor, problem: Problem, answer: Grouping | OneSided) -> BlockPattern:
@@ -16,21 +17,36 @@ def pattern_of(scores: Tensor, problem: Problem, answer: Grouping | OneSided) ->
         return _one_sided(scores, problem, answer)
     kept = answer.kept
     blocks = kept if kept.ndim == 2 else kept.sum(axis=2)
-    filters, filter_rank = _group_table(answer.filters, blocks.sum(1), problem.block[0])
-    channels, channel_rank = _group_table(answer.channels, blocks.sum(0), problem.block[1])
+    filters = group_table(answer.filters, blocks.sum(1), problem.block[0])
+    channels = group_table(answer.channels, blocks.sum(0), problem.block[1])
+    return pattern_in_tables(scores, problem.block, kept, filters, channels)
+
+
+def pattern_in_tables(
+    scores: Tensor,
+    block: Pair,
+    kept: Flags,
+    filters: tuple[np.ndarray, Integers],
+    channels: tuple[np.ndarray, Integers],
+) -> BlockPattern:
+    """Return the pattern of ``kept`` blocks or entries, on the scores' device.
+
+    Args:
+        filters, channels: (table, the old number of each new group), as ``group_table`` makes them.
+    """
     pattern = BlockPattern.from_blocks(
         tuple(scores.shape),
-        problem.block,
-        torch.from_numpy(filters),
-        torch.from_numpy(channels),
-        torch.from_numpy(kept[filter_rank][:, channel_rank]),
+        block,
+        torch.from_numpy(filters[0]),
+        torch.from_numpy(channels[0]),
+        torch.from_numpy(kept[filters[1]][:, channels[1]]),
     )
     return pattern.to(scores.device)
 
 
 def _one_sided(scores: Tensor, problem: Problem, answer: OneSided) -> BlockPattern:
     """Return the pattern whose channel groups are the kept lists, filter group by filter group."""
-    filters, rank = _group_table(answer.filters, answer.kept.sum(axis=(1, 2)), problem.block[0])
+    filters, rank = group_table(answer.filters, answer.kept.sum(axis=(1, 2)), problem.block[0])
     places, kept = answer.places[rank], answer.kept[rank]
     lists = np.argwhere(kept.any(axis=2))
     table = np.full((len(lists), problem.block[1]), -1, dtype=np.int32)
@@ -50,7 +66,7 @@ def _one_sided(scores: Tensor, problem: Problem, answer: OneSided) -> BlockPatte
     return pattern.to(scores.device)
 
 
-def _group_table(groups: Integers, blocks: Integers, block: int) -> tuple[np.ndarray, Integers]:
+def group_table(groups: Integers, blocks: Integers, block: int) -> tuple[np.ndarray, Integers]:
     """Return (int32 [groups, block] padded with -1, the old number of each new group).
 
     Args:

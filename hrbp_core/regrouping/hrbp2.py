@@ -100,22 +100,22 @@ def anneal(problem: Problem, start: Grouping, band: Sequence[float] = BAND) -> G
     """Return the grouping that a narrowing band of partly kept blocks leads to."""
     filters, channels = start.filters, start.channels
     for share in band:
-        weights = _band_weights(problem, filters, channels, share)
+        weights = band_weights(problem, problem.block_scores(filters, channels), share)
         filters = _assign(problem, 0, channels, weights, exact=False)
-        weights = _band_weights(problem, filters, channels, share)
+        weights = band_weights(problem, problem.block_scores(filters, channels), share)
         channels = _assign(problem, 1, filters, weights.T, exact=False)
     return best_blocks(problem, filters, channels)
 
 
-def _band_weights(
-    problem: Problem, filters: Integers, channels: Integers, share: float
-) -> Integers:
+def band_weights(problem: Problem, scores: Integers, share: float) -> Integers:
     """Return int64 [Gk, Gc] from 0 to 2**WEIGHT_BITS: how surely each block is kept.
 
     It falls linearly with the block's rank, over ``share`` of all blocks to either side of the
     budget.
+
+    Args:
+        scores: int64 [Gk, Gc], of the blocks.
     """
-    scores = problem.block_scores(filters, channels)
     ahead = scores - thresholds(scores, problem.limits)
     rank = np.empty(scores.size, dtype=np.int64)
     rank[np.argsort(-ahead, axis=None, kind="stable")] = np.arange(scores.size)

@@ -1,0 +1,174 @@
+"""Follows the channels of each value through the modules of a traced graph."""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from hrbp_core.convs import has_own_forward, shared_parameters
+from hrbp_core.nn import BlockSparseConv2d
+from hrbp_core.spaces import operations as ops
+from hrbp_core.spaces.table import (
+    CHANNELS,
+    EACH,
+    FEATURES_IN,
+    FEATURES_OUT,
+    FILTERS,
+    Axis,
+    Fixed,
+    Spaces,
+    Value,
+)
+from hrbp_core.spaces.values import Values
+
+INPUT, OUTPUT = "the model's input", "the model's output"
+
+
+class Reader:
+    """Reads graphs of one model into one table of spaces."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.spaces = Spaces()
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.names = {id(m): name for name, m in model.named_modules()}  # the first of several
+        self.shared = shared_parameters(model)
+        self.stuck: dict[str, str] = {}  # modules whose weights must stay as they are
+
+    def read(self, graph: fx.Graph, boxes: dict[str, str]) -> None:
+        """Follow the channels of a graph; ``boxes``: modules that it leaves closed, and why."""
+        self.spaces.boxes.update(boxes)
+        self.values = Values(self.spaces)
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                owner = str(node.target).rpartition(".")[0]
+                if owner in self.modules:
+                    name = self.names[id(self.modules[owner])]
+                    self.stuck[name] = f"a parameter of {name} is used in the forward itself"
+        for node in graph.nodes:
+            self.values.of[node] = self._value(node)
+
+    def result(self) -> Spaces:
+        """Return the table; what a module in doubt touches is pinned."""
+        for name, reason in self.stuck.items():
+            for spaces in self.spaces.roles.get(name, {}).values():
+                self.spaces.pin(spaces, reason)
+        return self.spaces
+
+    def _value(self, node: fx.Node) -> Value:
+        if node.op == "placeholder":
+            return Fixed(INPUT)
+        if node.op == "get_attr":
+            return Fixed(f"{node.target} is used in the forward itself")
+        if node.op == "output":
+            return self.values.refuse(node, OUTPUT)
+        if node.op == "call_module":
+            module = self.modules[str(node.target)]
+            return self._module(node, module, self.names[id(module)])
+        return self.values.operation(node)
+
+    def _module(self, node: fx.Node, module: nn.Module, name: str) -> Value:
+        inputs = self.values.inputs(node)
+        why = self._why_unknown(module, name, len(inputs))
+        if why is not None:
+            return self._stick(node, name, why)
+        value = inputs[0]
+        if isinstance(module, nn.Conv2d | BlockSparseConv2d):
+            return self._convolution(node, module, name, value)
+        if isinstance(module, nn.Linear):
+            return self._linear(node, module, name, value)
+        size = _per_channel(module)
+        if size is not None:
+            return self._each(node, name, value, size)
+        if isinstance(value, Fixed):
+            return value
+        if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
+            return value.flattened()
+        if isinstance(module, ops.POINTWISE_MODULES):
+            return value
+        return self._stick(node, name, f"{type(module).__name__} ({name}) may mix channels")
+
+    def _stick(self, node: fx.Node, name: str, reason: str) -> Fixed:
+        """Nothing may move here, nor in another call of the same module."""
+        self.stuck.setdefault(name, reason)
+        return self.values.refuse(node, reason)
+
+    def _why_unknown(self, module: nn.Module, name: str, inputs: int) -> str | None:
+        kind = type(module).__name__
+        if name in self.spaces.boxes:
+            return f"torch.fx cannot trace {name}: {self.spaces.boxes[name]}"
+        if name in self.shared:
+            return f"{name} shares a parameter with {self.shared[name]}"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{kind} ({name}) has hooks"
+        if has_own_forward(module) and not isinstance(module, BlockSparseConv2d):
+            return f"{kind} ({name}) may mix channels"
+        if inputs != 1:
+            return f"{kind} ({name}) takes {inputs} tensors"
+        return None
+
+    def _convolution(
+        self, node: fx.Node, conv: nn.Conv2d | BlockSparseConv2d, name: str, value: Axis | Fixed
+    ) -> Value:
+        groups = getattr(conv, "groups", 1)
+        if groups == conv.in_channels == conv.out_channels and groups > 1:
+            return self._each(node, name, value, groups)
+        if groups != 1:
+            return self._stick(node, name, f"{name} is a grouped convolution")
+        self._reads(name, CHANNELS, value, conv.in_channels, rank=4)
+        return self._makes(name, FILTERS, conv.out_channels, rank=4)
+
+    def _linear(self, node: fx.Node, linear: nn.Linear, name: str, value: Axis | Fixed) -> Value:
+        if isinstance(value, Fixed):  # of any rank
+            return self._stick(node, name, value.reason)
+        if value.rank != 2:
+            return self._stick(node, name, f"{name} works on the last of {value.rank} dimensions")
+        self._reads(name, FEATURES_IN, value, linear.in_features, rank=2)
+        return self._makes(name, FEATURES_OUT, linear.out_features, rank=2)
+
+    def _reads(self, name: str, role: str, value: Axis | Fixed, size: int, rank: int) -> None:
+        """Note that a layer reads ``value`` with ``size`` channels or features."""
+        reason = f"{name} reads it otherwise"
+        if isinstance(value, Fixed):
+            reason = value.reason
+        else:
+            repeat = self._repeat(value, size) if value.rank == rank else None
+            if repeat == self.spaces.repeats.setdefault(name, repeat or 1):
+                self.spaces.add_role(name, role, value.spaces)
+                return
+            self.spaces.pin(value.spaces, reason)
+        self.spaces.add_role(name, role, (self.spaces.new(size, reason),))
+
+    def _makes(self, name: str, role: str, size: int, rank: int) -> Axis:
+        made = self.spaces.roles[name].get(role)
+        if made is None:
+            made = (self.spaces.new(size),)
+            self.spaces.add_role(name, role, made)
+        return Axis(made, rank)
+
+    def _each(self, node: fx.Node, name: str, value: Axis | Fixed, size: int) -> Value:
+        """One weight a channel: it follows the order, and hands it on."""
+        if isinstance(value, Fixed):
+            self.stuck.setdefault(name, value.reason)
+            return value
+        repeat = self._repeat(value, size)
+        if repeat is None or self.spaces.repeats.setdefault(name, repeat) != repeat:
+            return self._stick(node, name, f"{name} reads it otherwise")
+        self.spaces.add_role(name, EACH, value.spaces)
+        return value
+
+    def _repeat(self, value: Axis, size: int) -> int | None:
+        """Return the features a channel when ``size`` are read; None where that cannot be."""
+        width = self.spaces.width(value.spaces)
+        if size == width:
+            return 1
+        return size // width if value.flat and size % width == 0 else None
+
+
+def _per_channel(module: nn.Module) -> int | None:
+    """Return the channels of a module that has one weight for each and mixes none, or None."""
+    if isinstance(module, ops.PER_CHANNEL_NORMS):
+        return module.num_features
+    if isinstance(module, nn.GroupNorm) and module.num_groups in (1, module.num_channels):
+        return module.num_channels
+    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
+        return module.num_parameters
+    return None
