@@ -247,7 +247,7 @@ def _why(spaces: Spaces, name: str, layer: BlockSparseConv2d) -> str:
         if bool((flat.diff() != 1).any()):
             pins = [p for n in roles[side] if (p := spaces.pinned(n)) is not None]
             what = (
-                f"their order is pinned by {pins[0]}"
+                f"their order has to stay ({pins[0]})"
                 if pins
                 else (
                     "other layers that see them are grouped otherwise"

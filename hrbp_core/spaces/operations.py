@@ -30,6 +30,11 @@ POINTWISE_MODULES: tuple[type[nn.Module], ...] = (
 )  # fmt: skip
 PER_CHANNEL_NORMS = (_BatchNorm, _InstanceNorm)
 
+# a norm and an activation in one module (timm), and one draw an image (torchvision)
+NORMS_AND_ACTIVATIONS = {("timm.layers.norm_act", "BatchNormAct2d")}
+OTHERS_POINTWISE = {("torchvision.ops.stochastic_depth", "stochastic_depth")}
+OTHERS_ACTIVATIONS = "timm.layers.activations"
+
 _POINTWISE = (
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh",
     "hardswish", "hardsigmoid", "hardshrink", "softshrink", "tanhshrink", "softplus", "softsign",
@@ -67,6 +72,32 @@ CONCATENATE = {torch.cat, torch.concat, torch.concatenate}
 PAD = {functional.pad}
 INDEX = {operator.getitem}
 ABOUT = {"size", "dim", "numel", "stride", "ndimension", "is_contiguous"}
+
+
+def is_pointwise(target: Any) -> bool:
+    """Return whether a function or method treats every channel by itself and alike."""
+    home = (getattr(target, "__module__", None), getattr(target, "__name__", None))
+    return target in POINTWISE or home in OTHERS_POINTWISE
+
+
+def normalised_channels(module: nn.Module) -> int | None:
+    """Return the channels of a module with one weight for each that mixes none, or None."""
+    if isinstance(module, PER_CHANNEL_NORMS):
+        return module.num_features
+    if isinstance(module, nn.GroupNorm) and module.num_groups in (1, module.num_channels):
+        return module.num_channels
+    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
+        return module.num_parameters
+    return None
+
+
+def is_norm_with_activation(module: nn.Module) -> bool:
+    """Return whether the module is a known norm whose own forward adds an activation."""
+    kind = type(module)
+    return (kind.__module__, kind.__name__) in NORMS_AND_ACTIVATIONS and all(
+        isinstance(child, POINTWISE_MODULES) or type(child).__module__ == OTHERS_ACTIVATIONS
+        for child in module.children()
+    )
 
 
 def makes_tensor(node: fx.Node) -> bool:

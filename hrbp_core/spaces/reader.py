@@ -75,7 +75,7 @@ class Reader:
             return self._convolution(node, module, name, value)
         if isinstance(module, nn.Linear):
             return self._linear(node, module, name, value)
-        size = _per_channel(module)
+        size = ops.normalised_channels(module)
         if size is not None:
             return self._each(node, name, value, size)
         if isinstance(value, Fixed):
@@ -99,7 +99,8 @@ class Reader:
             return f"{name} shares a parameter with {self.shared[name]}"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{kind} ({name}) has hooks"
-        if has_own_forward(module) and not isinstance(module, BlockSparseConv2d):
+        known = isinstance(module, BlockSparseConv2d) or ops.is_norm_with_activation(module)
+        if has_own_forward(module) and not known:
             return f"{kind} ({name}) may mix channels"
         if inputs != 1:
             return f"{kind} ({name}) takes {inputs} tensors"
@@ -161,14 +162,3 @@ class Reader:
         if size == width:
             return 1
         return size // width if value.flat and size % width == 0 else None
-
-
-def _per_channel(module: nn.Module) -> int | None:
-    """Return the channels of a module that has one weight for each and mixes none, or None."""
-    if isinstance(module, ops.PER_CHANNEL_NORMS):
-        return module.num_features
-    if isinstance(module, nn.GroupNorm) and module.num_groups in (1, module.num_channels):
-        return module.num_channels
-    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-        return module.num_parameters
-    return None

@@ -58,7 +58,7 @@ class Values:
     def _changed(self, node: fx.Node, value: Axis) -> Axis | None:
         """Return what an operation on one tensor makes of its channels, if they keep apart."""
         target, args, kwargs = node.target, node.args[1:], node.kwargs
-        if target in ops.POINTWISE:
+        if ops.is_pointwise(target):
             return value
         if target in ops.FLATTEN:
             return value.flattened() if [*args, *kwargs.values()] in ([1], [1, -1]) else None
