@@ -89,6 +89,12 @@ class Conversion:
         kept = [layer.density * n for layer, n in zip(self.layers.values(), sizes, strict=True)]
         return sum(kept) / sum(sizes) if sizes else 1.0
 
+    @property
+    def retained(self) -> float:
+        """The share of a layer's score that is kept, on average over the layers; 1 of none."""
+        shares = [layer.retained for layer in self.layers.values()]
+        return sum(shares) / len(shares) if shares else 1.0
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {
@@ -114,6 +120,7 @@ class Conversion:
             )
         lines += [f"  {name:{width}}  dense: {why}" for name, why in self.left_dense.items()]
         total = self.costs
+        lines.append(f"score retained: {self.retained:.3f} on average over the sparse layers")
         lines.append(f"weights kept: {total.kept_weights} of {total.weights} ({total.density:.1%})")
         if total.flops is not None and total.kept_flops is not None:
             lines.append(f"FLOPs of a forward: {total.kept_flops / total.flops:.1%} of dense")
