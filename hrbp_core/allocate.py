@@ -39,7 +39,7 @@ from hrbp_core.budget import (
     pose,
     rounded,
 )
-from hrbp_core.convs import check_names, output_places
+from hrbp_core.convs import check_names, output_places, weights_of
 from hrbp_core.shapes import Pair
 
 
@@ -199,7 +199,7 @@ def costs(model: nn.Module, densities: Mapping[str, float], example: Any = None)
     for name, density in densities.items():
         if not 0 <= density <= 1:
             raise ValueError(f"expected densities in [0, 1], got {density} for {name!r}")
-    weights = {name: module.weight.numel() for name, module in layers.items()}
+    weights = {name: weights_of(module) for name, module in layers.items()}
     if not weights:
         raise ValueError("expected a model with convolutions or linear layers, got none")
     kept = {name: count * densities.get(name, 1.0) for name, count in weights.items()}

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrbp_core.convs import check_names, convolutions, dense_by_default, why_dense
+from hrbp_core.convs import check_names, convolutions, dense_by_default, filter_shape, why_dense
 from hrbp_core.shapes import Pair, block_grid, least_density, pair
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def _sorted_out(
     if isinstance(source, nn.Module):
         convs = convolutions(source)
         reasons = {name: why_dense(conv, block) for name, conv in convs.items()}
-        shapes = {n: tuple(conv.weight.shape) for n, conv in convs.items() if reasons[n] is None}
+        shapes = {n: tuple(filter_shape(conv)) for n, conv in convs.items() if reasons[n] is None}
         usual = dense_by_default(source)
     elif isinstance(source, Mapping):
         shapes = {name: _shape(name, scores) for name, scores in source.items()}

@@ -35,6 +35,7 @@ from hrbp_core.spaces import CHANNELS, FILTERS, Spaces, channel_spaces
 
 Scores = Mapping[str, Tensor]
 ON_UNSUPPORTED = ("dense", "raise")
+SEPARATE = Spaces(untraced="joint=False was asked for")
 
 
 def convert(
@@ -102,7 +103,8 @@ def convert(
         _raise_unsupported({n: why for n, why in left.items() if why == impossible.get(n)})
     sparse = {name: wanted[name] for name in convs if name not in left}
     taken = _scores(scores, convs, sparse)
-    spaces = channel_spaces(model) if joint else Spaces(untraced="joint=False was asked for")
+    # a tie too many costs some score, never the function: what no trace calls stops nothing here
+    spaces = channel_spaces(model, [n for n, _ in model.named_children()]) if joint else SEPARATE
     patterns = regroup_tied(
         taken, sparse, _ties(spaces, sparse), method=method, block=block, seed=seed,
         coverage=coverage, balance=balance, taps=taps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -43,13 +44,14 @@ def why_dense(conv: nn.Conv2d, block: int | Sequence[int] | None = None) -> str 
     Args:
         block: (block_k, block_c), or one int for both; None leaves the layer's size out.
     """
+    # first, and without a look at it: spectral_norm moves on when its weight is read
+    if is_parametrized(conv) or "weight" not in conv._parameters:
+        return "its weight is computed (parametrized) in every forward"
     if is_lazy(conv.weight):
         return "its weight is not initialised yet (a lazy layer that saw no input)"
-    if is_parametrized(conv) or not isinstance(conv.weight, nn.Parameter):
-        return "its weight is computed (parametrized) in every forward"
     if has_own_forward(conv):
         return f"{type(conv).__name__} has a forward of its own"
-    if conv._forward_pre_hooks or conv._forward_hooks or conv._backward_hooks:
+    if hooks_of(conv):
         return "hooks are registered on it, and would be lost"
     if conv.groups != 1:
         depthwise = conv.groups == conv.in_channels
@@ -64,31 +66,57 @@ def why_dense(conv: nn.Conv2d, block: int | Sequence[int] | None = None) -> str 
     return None
 
 
-def has_own_forward(module: nn.Module) -> bool:
-    """Return whether the module computes otherwise than torch's class that it derives from."""
-    methods = [type(module).forward]
+def hooks_of(module: nn.Module) -> bool:
+    """Return whether forward or backward hooks are registered on the module."""
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def has_own_forward(module: nn.Module, known: type[nn.Module] | None = None) -> bool:
+    """Return whether the module computes otherwise than the class that it derives from.
+
+    Args:
+        known: the class, where it is not one of torch's.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return True
+    kind = type(module)
+    methods = [kind.forward, kind.__call__]
     if isinstance(module, nn.Conv2d):
-        methods.append(type(module)._conv_forward)
-    own = any(not method.__module__.startswith("torch.nn.") for method in methods)
-    return own or is_parametrized(module)
+        methods.append(getattr(kind, "_conv_forward"))  # noqa: B009
+    homes = ("torch.nn.", known.__module__ if known else "torch.nn.")
+    own = any(not method.__module__.startswith(homes) for method in methods)
+    put = "forward" in vars(module) or "weight" in vars(module)  # on this one object
+    return own or put or is_parametrized(module)
 
 
 def shared_parameters(model: nn.Module) -> dict[str, str]:
-    """Return {module: the other module} of all that hold one and the same parameter."""
+    """Return {module: the other module} of all that hold one and the same tensor."""
     owner: dict[int, str] = {}
     found: dict[str, str] = {}
     for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
-            first = owner.setdefault(id(parameter), name)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            first = owner.setdefault(id(tensor), name)
             if first != name:
                 found |= {name: first, first: name}
     return found
 
 
 def filter_shape(conv: nn.Conv2d) -> FilterShape:
-    """Return (K, C, R, S)."""
-    k, c, r, s = conv.weight.shape
-    return k, c, r, s
+    """Return (K, C, R, S), C of one group."""
+    r, s = conv.kernel_size
+    return conv.out_channels, conv.in_channels // conv.groups, r, s
+
+
+def weights_of(layer: nn.Conv2d | nn.Linear) -> int:
+    """Return how many weights a layer has, without its bias."""
+    if isinstance(layer, nn.Conv2d):
+        return math.prod(filter_shape(layer))
+    return layer.in_features * layer.out_features
 
 
 def dense_by_default(model: nn.Module) -> dict[str, str]:

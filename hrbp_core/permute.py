@@ -9,12 +9,13 @@ The function of the whole stays, up to the rounding of sums in another order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from hrbp_core.convs import check_names
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.spaces import (
@@ -61,7 +62,7 @@ class Absorption:
 
 
 @torch.no_grad()
-def absorb(model: nn.Module) -> tuple[nn.Module, Absorption]:
+def absorb(model: nn.Module, *, unused: Collection[str] = ()) -> tuple[nn.Module, Absorption]:
     """Return (a copy of ``model`` whose sparse layers are canonical where they can be, a report).
 
     ``model`` stays as it is. Weights change places, never values: outputs differ by rounding
@@ -70,13 +71,22 @@ def absorb(model: nn.Module) -> tuple[nn.Module, Absorption]:
     additions. They stay where the model's input, its output, or an operation of unknown effect
     would see them. Make the optimizer of the copy's parameters.
 
+    The forward is traced with images [N, C, H, W], in train and eval mode, with and without each
+    optional argument. A layer with weights that none of these traces calls may be called by a
+    branch that they do not take: nothing around it moves then.
+
+    Args:
+        unused: names of submodules that are never called, so that they do not stop anything.
+
     Raises:
-        TypeError: not a module.
+        TypeError: not a module; one string in place of names.
+        ValueError: names in ``unused`` that the model does not have.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected model as a torch.nn.Module, got {type(model).__name__}")
+    check_names("unused", unused, dict(model.named_modules()))
     network = copy.deepcopy(model)
-    spaces = channel_spaces(network)
+    spaces = channel_spaces(network, unused)
     sparse = {n: m for n, m in network.named_modules() if isinstance(m, BlockSparseConv2d)}
     orders = _choose(spaces, sparse)
     modules = dict(network.named_modules())
@@ -84,7 +94,7 @@ def absorb(model: nn.Module) -> tuple[nn.Module, Absorption]:
         moves = {
             role: order
             for role, numbers in roles.items()
-            if (order := _order(spaces, numbers, orders, spaces.repeats.get(name, 1))) is not None
+            if (order := _order(spaces, numbers, orders, _repeat(spaces, name, role))) is not None
         }
         if moves:
             _move(modules[name], moves)
@@ -151,6 +161,11 @@ def _order(spaces: Spaces, numbers: tuple[int, ...], orders: Orders, repeat: int
         start += size
     whole = torch.cat(parts)
     return (whole[:, None] * repeat + torch.arange(repeat)).view(-1)
+
+
+def _repeat(spaces: Spaces, name: str, role: str) -> int:
+    """Return the features a channel: only what is read can hold several."""
+    return spaces.repeats.get(name, 1) if role in (FEATURES_IN, EACH) else 1
 
 
 # what moves ----------------------------------------------------------------------------------
@@ -236,8 +251,7 @@ def _why(spaces: Spaces, name: str, layer: BlockSparseConv2d) -> str:
     if spaces.untraced is not None:
         return spaces.untraced
     if FILTERS not in roles:
-        box = next((b for b in spaces.boxes if name.startswith(b + ".")), None)
-        return f"torch.fx cannot trace {box}" if box else "the traced graph does not call it"
+        return spaces.stuck.get(name, "the traced graph does not call it")
     if not pattern.partitioned:
         return CHOSEN
     reasons = []

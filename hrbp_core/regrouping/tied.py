@@ -82,7 +82,8 @@ def regroup_tied(
     found: dict[str, BlockPattern] = {}
     keys = {name: _keys(name, tied[name], scores[name], block) for name in tied}
     for names in _components(keys):
-        if len(names) > 1:
+        itself = keys[names[0]][0] in keys[names[0]][1]  # a layer reads its own filters
+        if len(names) > 1 or itself:
             found |= _together(scores, problems, {name: keys[name] for name in names}, method)
     for name in scores:
         if name not in found:

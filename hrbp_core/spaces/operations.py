@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -71,6 +72,10 @@ SQUEEZE = {torch.squeeze, "squeeze"}
 CONCATENATE = {torch.cat, torch.concat, torch.concatenate}
 PAD = {functional.pad}
 INDEX = {operator.getitem}
+SAME_RANK = _named(("permute", "transpose", "softmax", "log_softmax", "layer_norm", "roll", "flip"))
+SAME_RANK |= {"permute", "transpose", "softmax", "log_softmax", "roll", "flip", "repeat"}
+SAME_RANK |= CONCATENATE
+TAKES_ONE = INDEX | {torch.select, "select"}
 ABOUT = {"size", "dim", "numel", "stride", "ndimension", "is_contiguous"}
 
 
@@ -89,6 +94,37 @@ def normalised_channels(module: nn.Module) -> int | None:
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
         return module.num_parameters
     return None
+
+
+def takes_rank(name: str, rank: int) -> bool:
+    """Return whether what is called so reads the first dimension of ``rank`` as the batch.
+
+    A module or function for 2-d images takes three dimensions for one image without a batch.
+    """
+    sized = re.search(r"([123])d$", name)
+    return sized is None or rank == int(sized[1]) + 2
+
+
+def changes_pixels(name: str) -> bool:
+    """Return whether a pointwise operation may make one pixel several."""
+    return any(part in name for part in ("pool", "pad", "interpolate", "upsample"))
+
+
+def pooled_to_one(size: Any) -> bool:
+    """Return whether an adaptive pool of this output size leaves one pixel."""
+    return size in (1, (1, 1), [1, 1])
+
+
+def known_rank(node: fx.Node, rank: int | None) -> int | None:
+    """Return the rank of what an operation of unknown effect makes of a tensor, if that is sure."""
+    sizes = node.args[1:]
+    if node.target in RESHAPE:
+        if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
+            sizes = tuple(sizes[0])
+        return len(sizes) or None
+    if rank is not None and node.target in TAKES_ONE and isinstance(sizes[-1], int):
+        return rank - 1
+    return rank if node.target in SAME_RANK else None
 
 
 def is_norm_with_activation(module: nn.Module) -> bool:
@@ -111,35 +147,38 @@ def asks_about(node: fx.Node) -> bool:
     return node.target in ABOUT or (node.target is getattr and node.args[1] in ATTRIBUTES)
 
 
-def flattens(sizes: Sequence[Any]) -> bool:
-    """Return whether ``view`` or ``reshape`` to these sizes is ``flatten(1)``."""
+def flattens(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Return whether ``flatten`` with these arguments keeps the batch alone."""
+    given = dict(zip(("start_dim", "end_dim"), args, strict=False)) | kwargs
+    return given.get("start_dim", 0) == 1 and given.get("end_dim", -1) == -1
+
+
+def batch_of_reshape(sizes: Sequence[Any]) -> fx.Node | None:
+    """Return the tensor whose batch ``view(its batch, -1)`` keeps; None for other sizes."""
     if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
         sizes = sizes[0]
-    return len(sizes) == 2 and sizes[1] == -1 and _is_batch(sizes[0])
+    if len(sizes) != 2 or sizes[1] != -1 or not isinstance(sizes[0], fx.Node):
+        return None
+    size = sizes[0]  # size(0), size()[0], shape[0]
+    if size.target == "size" and tuple(size.args[1:]) == (0,):
+        return size.args[0] if isinstance(size.args[0], fx.Node) else None
+    asked = size.args[0] if size.target in INDEX and size.args[1] == 0 else None
+    if not isinstance(asked, fx.Node):
+        return None
+    shape = asked.target is getattr and asked.args[1] == "shape"
+    if not shape and (asked.target != "size" or len(asked.args) > 1):
+        return None
+    return asked.args[0] if isinstance(asked.args[0], fx.Node) else None
 
 
-def _is_batch(size: Any) -> bool:
-    """Return whether ``size`` is a traced tensor's first extent: size(0), size()[0], shape[0]."""
-    if not isinstance(size, fx.Node):
-        return False
-    if size.target == "size":
-        return tuple(size.args[1:]) == (0,)
-    source = size.args[0] if size.target in INDEX and size.args[1] == 0 else None
-    if not isinstance(source, fx.Node):
-        return False
-    return source.target == "size" or (source.target is getattr and source.args[1] == "shape")
-
-
-def reduced_rank(rank: int, dims: Any, keepdim: bool) -> int | None:
-    """Return the rank after reducing ``dims``; None when batch or channels are among them."""
+def pixel_dims(dims: Any, rank: int) -> set[int] | None:
+    """Return the dimensions as places from 2 on; None when others are among them."""
     if isinstance(dims, int):
         dims = (dims,)
     if not isinstance(dims, tuple | list) or not all(isinstance(d, int) for d in dims):
         return None
     places = {d % rank for d in dims}
-    if places & {0, 1}:
-        return None
-    return rank if keepdim else rank - len(places)
+    return None if places & {0, 1} or not places else places
 
 
 def keeps_channels(index: Any, rank: int) -> bool:

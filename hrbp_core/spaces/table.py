@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 FILTERS, CHANNELS, FEATURES_OUT, FEATURES_IN, EACH = (
     "filters", "channels", "features_out", "features_in", "each",
@@ -16,23 +16,40 @@ class Axis:
     Attributes:
         spaces: numbers of spaces, side by side.
         rank: dimensions of the tensor.
+        batch: what its dimension 0 is: equal for tensors of one batch.
         flat: each channel may stand for several features, its pixels.
+        ones: dimensions that are surely of extent 1.
     """
 
     spaces: tuple[int, ...]
     rank: int
+    batch: object
     flat: bool = False
+    ones: frozenset[int] = frozenset()
 
     def flattened(self) -> Axis:
         """Return the axis of ``flatten(1)``."""
-        return self if self.rank == 2 else Axis(self.spaces, 2, flat=True)
+        pixels = not {*range(2, self.rank)} <= self.ones
+        return Axis(self.spaces, 2, self.batch, self.flat or pixels)
+
+    def without(self, dims: set[int]) -> Axis:
+        """Return the axis after these dimensions are gone."""
+        left = (d - sum(gone < d for gone in dims) for d in self.ones - dims)
+        return replace(self, rank=self.rank - len(dims), ones=frozenset(left))
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A traced value whose channels, if it has any, must stay where they are, and why."""
+    """A traced value whose channels, if it has any, must stay where they are, and why.
+
+    Attributes:
+        rank: its dimensions, where they are known.
+        batch: as of an Axis; None where unknown.
+    """
 
     reason: str
+    rank: int | None = None
+    batch: object = None
 
 
 Value = Axis | Fixed | None  # None: a number, a size, a dtype
@@ -46,13 +63,15 @@ class Spaces:
         roles: module name -> {role: spaces side by side}. Roles are filters and channels of a
             convolution, features_out and features_in of a linear layer, and each for what has
             one weight a channel.
-        repeats: module name -> features a channel, of features_in and each.
+        repeats: module name -> features a channel, of features_in and each alone.
         untraced: why torch.fx could not trace the model, or None; then there is nothing else.
         boxes: submodules that it could not trace, and why; they are taken as they are.
+        stuck: modules whose weights have to stay as they are, and why.
     """
 
     untraced: str | None = None
     boxes: dict[str, str] = field(default_factory=dict)
+    stuck: dict[str, str] = field(default_factory=dict)
     roles: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
     _sizes: list[int] = field(default_factory=list)
