@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,7 +63,10 @@ def convert(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print(json.dumps(_facts(converted, times, ratios), indent=1))
+        from bench.environment import environment
+
+        facts = {"environment": asdict(environment(where)), "wish": asdict(wish)}
+        print(json.dumps(facts | _facts(converted, times, ratios), indent=1))
         return
     print(converted.report)
     print(converted.absorption)

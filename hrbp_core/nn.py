@@ -211,9 +211,8 @@ class BlockSparseConv2d(nn.Module):
             device=weight.device,
             dtype=weight.dtype,
         )
-        layer.values.copy_(pattern.to(weight.device).pack(weight)).requires_grad_(
-            weight.requires_grad
-        )
+        layer.values.copy_(pattern.to(weight.device).pack(weight))
+        layer.values.requires_grad_(weight.requires_grad)
         if layer.bias is not None and conv.bias is not None:
             layer.bias.copy_(conv.bias).requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)

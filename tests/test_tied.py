@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrbp_core import BlockPattern, regroup, retained
-from hrbp_core.regrouping.joint import aligned_net, hrbp2_net, shuffled_net, sorted_net
+from hrbp_core.regrouping.joint import aligned_net, alternate, hrbp2_net, shuffled_net, sorted_net
 from hrbp_core.regrouping.net import Member, Net, Part
 from hrbp_core.regrouping.request import pose
 from hrbp_core.regrouping.tied import Ties, regroup_tied
@@ -177,6 +178,31 @@ def test_the_search_is_never_below_its_plain_starts(seed, sizes, block, density,
             assert not balanced or counts.max() - counts.min() <= 1
     for part, chosen in zip(tied.parts, best.parts, strict=True):
         assert np.array_equal(np.bincount(chosen), part.seats)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from(["none", "both"]), st.booleans())
+def test_rounds_never_lose_and_keep_the_books(seed: int, balance: str, itself: bool) -> None:
+    tied = net(seed, (12, 12, 12), 3, 0.4, balance)
+    if itself:  # the first reads its own filters, the second twice the same space
+        first, second, third = tied.members
+        problem = pose(
+            draws(12, 24, 1, 1, seed=seed), 0.4, 3, seed=0, coverage=True, balance=balance
+        )
+        second = replace(second, channels=(0, 0), problem=problem)
+        tied = Net(tied.parts, [replace(first, channels=(0,)), second, third])
+    for start in (shuffled_net(tied, 1), hrbp2_net(tied)):
+        best = alternate(tied, start)
+        assert best.score >= start.score
+        for number in range(3):
+            assert np.array_equal(best.scores[number], tied.block_scores(number, best.parts))
+
+
+def test_each_layer_counts_by_its_share() -> None:
+    tied = net(1, (12, 20, 7), 3, 0.5, "none")
+    totals = [int(member.problem.scores.sum()) for member in tied.members]
+    assert max(totals) - min(totals) <= 500  # a half of a unit each, of 2**46
+    assert min(totals) > 2**45
 
 
 def test_scales_of_layers_do_not_matter_and_the_answer_repeats() -> None:
