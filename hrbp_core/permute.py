@@ -259,15 +259,20 @@ def _why(spaces: Spaces, name: str, layer: BlockSparseConv2d) -> str:
         flat = table.reshape(-1)
         flat = flat[flat >= 0]
         if bool((flat.diff() != 1).any()):
-            pins = [p for n in roles[side] if (p := spaces.pinned(n)) is not None]
-            what = (
-                f"their order has to stay ({pins[0]})"
-                if pins
-                else (
-                    "other layers that see them are grouped otherwise"
-                    if len(roles[side]) == 1
-                    else "its groups lie across concatenated tensors"
-                )
-            )
-            reasons.append(f"{side}: {what}")
+            reasons.append(f"{side}: {_why_side(spaces, roles[side], table)}")
     return "; ".join(reasons)
+
+
+def _why_side(spaces: Spaces, numbers: tuple[int, ...], table: Tensor) -> str:
+    for number in numbers:
+        pin = spaces.pinned(number)
+        if pin is not None:
+            return f"their order has to stay ({pin})"
+    ends, end = [], 0
+    for number in numbers:
+        end += spaces.size(number)
+        ends.append(end)
+    for row in _rows(table):
+        if any(min(row) < end <= max(row) for end in ends):
+            return "its groups lie across concatenated tensors"
+    return "other layers that see them are grouped otherwise"

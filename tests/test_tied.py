@@ -90,6 +90,13 @@ def test_a_space_that_is_not_whole_in_blocks_is_not_shared_behind_a_concatenatio
     assert groups(found["one"].channels) == groups(found["two"].channels)
 
 
+def test_groups_of_a_layer_alone_keep_to_the_borders_of_its_spaces() -> None:
+    scores = {"both": draws(8, 20, 3, 3)}
+    ties = {"both": Ties(3, ((2, 12), (1, 8)))}
+    found = regroup_tied(scores, {"both": 0.5}, ties, block=4, method="shuffled")
+    assert all(max(group) < 12 or min(group) >= 12 for group in groups(found["both"].channels))
+
+
 def test_the_same_space_twice_in_a_concatenation() -> None:
     scores = {"one": draws(8, 8, 1, 1), "both": draws(8, 16, 3, 3, seed=1)}
     ties = {"one": Ties(1, ((0, 8),)), "both": Ties(2, ((1, 8), (1, 8)))}

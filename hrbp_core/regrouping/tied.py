@@ -58,7 +58,7 @@ def regroup_tied(
     numbered by descending block count of the layers whose filters make it.
     Methods whose filter groups choose their own channels have no partition to share, and
     ``aligned`` shares as it is: their layers are regrouped one by one, as are layers without
-    ties and those that tie to no other. Layers of unequal block_k and block_c share between
+    ties and those that share with no other. Layers of unequal block_k and block_c share between
     those sides alone that have one size.
 
     Args:
@@ -82,8 +82,9 @@ def regroup_tied(
     found: dict[str, BlockPattern] = {}
     keys = {name: _keys(name, tied[name], scores[name], block) for name in tied}
     for names in _components(keys):
-        itself = keys[names[0]][0] in keys[names[0]][1]  # a layer reads its own filters
-        if len(names) > 1 or itself:
+        filters, channels = keys[names[0]]
+        bound = filters in channels or len(channels) > 1  # to its own filters, or to borders
+        if len(names) > 1 or bound:
             found |= _together(scores, problems, {name: keys[name] for name in names}, method)
     for name in scores:
         if name not in found:

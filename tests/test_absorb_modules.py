@@ -1,0 +1,239 @@
+"""absorb and modules that are not what their class says: hooks, own forwards, shared weights."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from hrbp_core.nn import BlockSparseConv2d
+from tests.network_checks import (
+    absorbed,
+    assert_same_in_both_modes,
+    image,
+    one_thread,
+    sparse,
+)
+from tests.network_samples import between, conv
+
+RAMP = torch.linspace(0.5, 2, 8, dtype=torch.float64).view(8, 1, 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def chain(**parts: nn.Module | Tensor) -> Any:
+    """Return stem, a, m, b, c, classifier; m is a BatchNorm unless given."""
+    return between(lambda s, y: s.m(y), **({"m": nn.BatchNorm2d(8)} | parts))
+
+
+def check(network: nn.Module) -> Any:
+    copied, report = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    return report
+
+
+# classes of one's own ------------------------------------------------------------------------
+
+
+class Scaled:
+    """Mixed into one of torch's classes: each channel has a scale of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * RAMP.view(8) if x.dim() == 2 else super().forward(x) * RAMP  # type: ignore[misc]
+
+
+class ScaledNorm(Scaled, nn.BatchNorm2d):
+    pass
+
+
+class ScaledConv(Scaled, nn.Conv2d):
+    pass
+
+
+class ScaledSparse(Scaled, BlockSparseConv2d):
+    pass
+
+
+class Flipped(nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight, bias).flip(1)
+
+
+class FlippedCall(nn.BatchNorm2d):
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x.flip(1))
+
+
+class Rolled(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).roll(1, 1)
+
+
+class RolledPool(nn.MaxPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).roll(1, 1)
+
+
+class Plain(nn.BatchNorm2d):
+    """Adds nothing that counts."""
+
+
+OWN: dict[str, Callable[[], nn.Module]] = {
+    "norm": lambda: ScaledNorm(8),
+    "convolution": lambda: ScaledConv(8, 8, 3, padding=1),
+    "_conv_forward": lambda: Flipped(8, 8, 3, padding=1),
+    "__call__": lambda: FlippedCall(8),
+    "activation": Rolled,
+    "pool": lambda: RolledPool(2),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_subclasses_with_a_forward_of_their_own(name: str) -> None:
+    check(sparse(chain(m=OWN[name]())))
+
+
+def test_a_subclass_that_changes_nothing_is_followed() -> None:
+    assert check(sparse(chain(m=Plain(8)))).canonical == ("a", "b", "c")
+
+
+def test_a_linear_layer_with_a_forward_of_its_own() -> None:
+    class Reversed(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(1))
+
+    check(sparse(chain(fc=Reversed(8, 5))))
+
+
+def test_a_sparse_layer_with_a_forward_of_its_own() -> None:
+    network = sparse(chain())
+    network.b.__class__ = ScaledSparse
+    check(network)
+
+
+PATCHED = ["bn", "act", "m", "b", "fc"]
+
+
+@pytest.mark.parametrize("name", PATCHED)
+def test_a_forward_put_on_one_object(name: str) -> None:
+    parts = {"m": conv(8), "act": nn.ReLU()}
+    network = sparse(between(lambda s, y: s.m(s.act(s.bn(y))), **parts), keep_dense=("m",))
+    module = getattr(network, name)
+    scale = torch.arange(1.0, 6) if name == "fc" else RAMP
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        y = type(self).forward(self, x.flip(1))  # type: ignore[operator]
+        return y * scale
+
+    module.forward = types.MethodType(forward, module)
+    check(network)
+
+
+def test_a_forward_put_on_the_model() -> None:
+    network = sparse(chain())
+    network.forward = types.MethodType(lambda self, x: self.m(self.a(self.stem(x))), network)
+    check(network)
+
+
+# hooks ---------------------------------------------------------------------------------------
+
+Hook = Callable[[nn.Module], Any]
+
+
+def _weighed(gradients: Any) -> Any:
+    return (gradients[0] * RAMP,)
+
+
+HOOKS: dict[str, Hook] = {
+    "forward": lambda m: m.register_forward_hook(lambda m, i, y: y * RAMP),
+    "forward pre": lambda m: m.register_forward_pre_hook(lambda m, i: i[0] * RAMP),
+    "full backward": lambda m: m.register_full_backward_hook(lambda m, i, o: _weighed(i)),
+    "full backward pre": lambda m: m.register_full_backward_pre_hook(lambda m, o: _weighed(o)),
+}
+HOOKED = [
+    *((kind, name) for kind in list(HOOKS)[:3] for name in ("a", "m", "act", "block", "block.0")),
+    ("full backward pre", "a"), ("full backward pre", "block"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:For backward hooks to be called")  # of proxies
+@pytest.mark.parametrize(("kind", "name"), HOOKED)
+def test_hooks(kind: str, name: str) -> None:
+    parts = {"act": nn.ReLU(), "m": nn.BatchNorm2d(8), "block": nn.Sequential(conv(8), nn.Tanh())}
+    network = sparse(between(lambda s, y: s.block(s.act(s.m(y))), **parts))
+    HOOKS[kind](network.get_submodule(name))
+    report = check(network)
+    for layer, why in report.standalone.items():
+        assert "does not call it" not in why, layer
+
+
+def test_what_a_hook_sees_is_in_order() -> None:
+    seen: list[Any] = []
+    network = sparse(chain(m=nn.Sequential(conv(8), nn.ReLU())))
+    network.m.register_forward_hook(lambda m, i, y: seen.append(y.detach()))
+    copied, _ = absorbed(network)
+    seen.clear()
+    for each in (network, copied):
+        each.eval()(image())
+    torch.testing.assert_close(seen[1], seen[0])
+
+
+def test_the_old_norms_of_weights() -> None:
+    model = between(lambda s, y: s.m(s.n(y)), m=conv(8), n=nn.utils.spectral_norm(conv(8)))
+    network = sparse(model, keep_dense=("m",))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(network.m)
+    check(network)
+
+
+# parametrizations ----------------------------------------------------------------------------
+
+
+class Tanh(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+
+@pytest.mark.parametrize("where", ["a.bias", "b.bias", "bn.weight", "bn.bias", "m.weight", "m.bias",
+                                   "stem.weight", "fc.weight", "prelu.weight"])  # fmt: skip
+def test_parametrizations(where: str) -> None:
+    parts = {"m": conv(8), "prelu": nn.PReLU(8)}
+    model = between(lambda s, y: s.m(s.prelu(s.bn(y))), **parts)
+    network = sparse(model, keep_dense=("m",))
+    name, _, tensor = where.partition(".")
+    parametrize.register_parametrization(network.get_submodule(name), tensor, Tanh())
+    check(network)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_the_new_norms_of_weights(norm: Callable[[nn.Module], nn.Module]) -> None:
+    network = sparse(chain(m=norm(conv(8))))
+    assert isinstance(network.m, nn.Conv2d)
+    check(network.eval())
+
+
+def test_a_weight_that_the_forward_sets() -> None:
+    class Made(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv(8)
+            self.raw = nn.Parameter(self.conv.weight.detach().clone())
+            del self.conv.weight
+            self.conv.weight = self.raw.detach()  # type: ignore[assignment]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.conv.weight = self.raw.tanh()  # type: ignore[assignment]
+            return self.conv(x).relu()
+
+    check(sparse(chain(m=Made()), joint=False))

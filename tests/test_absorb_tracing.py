@@ -1,0 +1,282 @@
+"""absorb and forwards that a trace does not show whole: never another function, never an error."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.network_checks import (
+    absorbed,
+    assert_same_in_both_modes,
+    image,
+    one_thread,
+    sparse,
+)
+from tests.network_samples import Graph, between, conv, graph, head
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+class Two(nn.Module):
+    """Two convolutions; what is done with them is for others to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.d = conv(8), conv(8)
+        self.seen: Any = None
+
+
+def chain(part: nn.Module) -> Graph:
+    """Return stem, a, the part, b, c, classifier."""
+    return between(lambda s, y: s.m(y), m=part)
+
+
+# control flow that depends on data -----------------------------------------------------------
+
+
+class Leaves(Two):
+    """Leaves early in some modes, when the data say so; they always do."""
+
+    def __init__(self, *modes: bool) -> None:
+        super().__init__()
+        self.modes = modes
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(x).relu()
+        if self.training in self.modes and y.abs().sum() > 0:
+            return y
+        return self.d(y)
+
+
+@pytest.mark.parametrize("modes", [(True,), (False,), (True, False)])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_submodule_that_leaves_early(modes: tuple[bool, ...], deep: bool) -> None:
+    part = (
+        nn.Sequential(nn.ReLU(), nn.Sequential(Leaves(*modes), conv(8))) if deep else Leaves(*modes)
+    )
+    network = sparse(chain(part))
+    copied, report = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    assert report.untraced is None
+    assert list(report.boxes) == ["m.1.0" if deep else "m"]
+    assert "control flow" in str(report)
+    inside = {name for name in (*report.canonical, *report.standalone) if "m" in name}
+    assert inside <= {*report.standalone}
+
+
+def test_what_stands_beside_a_box_is_absorbed() -> None:
+    part = nn.Sequential(Leaves(True, False), conv(8), nn.BatchNorm2d(8), conv(8))
+    network = sparse(between(lambda s, y: s.n(s.m(s.p(y))), m=part, n=conv(8), p=conv(8)))
+    copied, report = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    assert {"m.3", "c"} <= {*report.canonical}, str(report)
+    assert list(report.boxes) == ["m.0"]
+
+
+def test_the_model_itself_decides_by_data() -> None:
+    network = sparse(between(lambda s, y: s.bn(y) if y.sum() > 1e9 else s.d(y), d=conv(8)))
+    copied, report = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    assert report.untraced is not None
+    assert "control flow" in report.untraced
+    assert {*report.standalone.values()} == {report.untraced}
+
+
+@pytest.mark.parametrize("name", ["unpacked", "item assignment", "len", "float"])
+def test_what_proxies_cannot_do(name: str) -> None:
+    def assign(y: Tensor) -> Tensor:
+        y = y.clone()
+        y[:, :3] = 0
+        return y
+
+    run: Callable[[Any, Tensor], Tensor] = {
+        "unpacked": lambda s, y: torch.cat([p.relu() for p in y.chunk(2, 1)][::-1], 1),
+        "item assignment": lambda s, y: assign(y),
+        "len": lambda s, y: y / len(y),
+        "float": lambda s, y: y * float(y.detach().mean()),
+    }[name]
+    network = sparse(between(run))
+    copied, report = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    assert report.untraced is not None
+
+
+class Shares(Two):
+    """Decides by data, with convolutions that others call too."""
+
+    def __init__(self, c: nn.Module) -> None:
+        super().__init__()
+        self.c = c  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(x)
+        return self.d(y) if y.abs().sum() > 0 else y
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_box_shares_a_layer_with_others(ahead: bool) -> None:
+    def run(s: Any, y: Tensor) -> Tensor:
+        one, other = s.e(s.m(y).relu()), s.box(y)
+        return one + other
+
+    m = conv(8)
+    box = Shares(m)
+    parts = {"box": box, "m": m} if ahead else {"m": m, "box": box}
+    network = sparse(between(run, e=conv(8), **parts))
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+class Stashes(Two):
+    """Keeps a feature for others, then decides by data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.c(x)
+        return self.d(self.seen) if self.seen.abs().sum() > 0 else x
+
+
+def test_a_box_keeps_what_others_read() -> None:
+    network = sparse(between(lambda s, y: s.m(y) + s.b(s.m.seen), m=Stashes()), joint=False)
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+class Takes(Two):
+    """Decides by data, and reads what others left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.d(x) + self.seen if x.abs().sum() > 0 else x
+
+
+def test_a_box_reads_what_others_left() -> None:
+    def run(s: Any, y: Tensor) -> Tensor:
+        s.m.seen = s.b(y).relu()
+        return s.c(s.m.seen) + s.m(s.stem.last)
+
+    def whole(s: Any, x: Tensor) -> Tensor:
+        s.stem.last = s.stem(x)
+        return head(s, s.e(run(s, s.a(s.stem.last))))
+
+    network = sparse(graph(whole, m=Takes(), e=conv(8)), joint=False)
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+# branches that a trace does not see ----------------------------------------------------------
+
+
+class Turns(Two):
+    """Takes c and d in turn, or as some dice say."""
+
+    def __init__(self, dice: str) -> None:
+        super().__init__()
+        self.dice = dice
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            draw = torch.rand(()).item() if self.dice == "torch" else random.random()
+            return self.c(x) if draw < 0.5 else self.d(x)
+        return (self.c if self.dice == "torch" else self.d)(x)
+
+
+@pytest.mark.parametrize("dice", ["torch", "random"])
+def test_branches_at_random(dice: str) -> None:
+    network = sparse(chain(Turns(dice)), joint=False)
+    torch.manual_seed(0)
+    random.seed(0)
+    copied, _ = absorbed(network)
+    for seed in range(6):
+        results = []
+        for each in (network, copied):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            results.append(each.train()(image()))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+
+
+def test_absorb_draws_nothing() -> None:
+    network = sparse(chain(Turns("torch")), joint=False)
+    before = torch.get_rng_state(), random.getstate()
+    absorbed(network)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+class Optional(Two):
+    """Conditioned, or else led through another layer."""
+
+    stem: Any
+    a: Any
+    b: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b, self.fc = conv(3, 8), conv(8), conv(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Any:
+        y = self.a(self.stem(x))
+        y = self.c(y) if z is None else self.d(y + z)
+        return head(self, self.b(y.relu()))
+
+
+class Target(Optional):
+    """Features without a target, a loss with one."""
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Any:
+        y = self.b(self.a(self.stem(x)).relu())
+        if z is None:
+            return y
+        return (head(self, self.c(y)) - z.mean((2, 3))[:, :5]).square()
+
+
+@pytest.mark.parametrize("kind", [Optional, Target])
+def test_an_optional_input(kind: type[nn.Module]) -> None:
+    network = sparse(kind())
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied, (image(), image(2, 8, 8, 8)))
+    assert_same_in_both_modes(network, copied, (image(),))
+
+
+class Kinds(Two):
+    """One thing for a tensor, another for what is none."""
+
+    def __init__(self, question: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.question = question
+
+    def forward(self, x: Any) -> Tensor:
+        return self.c(x) if self.question(x) else self.d(x[0])
+
+
+@pytest.mark.parametrize("name", ["isinstance", "is_tensor", "type", "hasattr"])
+def test_questions_about_the_kind_of_the_input(name: str) -> None:
+    questions: dict[str, Callable[[Any], bool]] = {
+        "isinstance": lambda x: isinstance(x, Tensor),
+        "is_tensor": torch.is_tensor,
+        "type": lambda x: type(x) is Tensor,
+        "hasattr": lambda x: not hasattr(x, "tensors"),
+    }
+    network = sparse(chain(Kinds(questions[name])), joint=False)
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+def test_with_and_without_gradients() -> None:
+    class Two_(Two):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(x) if torch.is_grad_enabled() else self.d(x)
+
+    network = sparse(chain(Two_()), joint=False)
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+    with torch.no_grad():
+        torch.testing.assert_close(copied(image()), network(image()))
