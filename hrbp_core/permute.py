@@ -232,7 +232,11 @@ def reordered(pattern: BlockPattern, filters: Tensor, channels: Tensor) -> Block
         far = len(order)
         moved = torch.where(table < 0, far, place[table.long().clamp(min=0)]).sort(1).values
         key = moved[:, 0] + far * (moved[:, -1] == far)
-        rank = torch.argsort(key, stable=True) if numbered else torch.arange(len(table))
+        rank = (
+            torch.argsort(key, stable=True)
+            if numbered
+            else torch.arange(len(table), device=key.device)
+        )
         tables.append(torch.where(moved == far, -1, moved)[rank].to(torch.int32))
         ranks.append(torch.argsort(rank).to(torch.int32))
     group, channel, tap = pattern.entries.long().unbind(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hrbp_core import BlockSparseConv2d, allocate, retained
+from hrbp_core import BlockSparseConv2d, absorb, allocate, retained
 from tests.conversion_samples import converted, dense_again, image, model
 
 
@@ -165,3 +165,23 @@ def test_a_bare_convolution() -> None:
     assert isinstance(sparse, BlockSparseConv2d)
     assert "single layer" in str(report)
     assert torch.equal(dense_again(sparse).weight, conv.weight * sparse.pattern.mask())
+
+
+def test_the_whole_way_and_back_is_the_original_function() -> None:
+    dense = model()
+    _, first = converted(dense, 0.25, block=4, method="shuffled")
+    with torch.no_grad():
+        for name, layer in first.layers.items():
+            dense.get_submodule(name).weight.mul_(layer.pattern.mask())
+    masks = {name: layer.pattern.mask().float() for name, layer in first.layers.items()}
+    sparse, report = converted(dense, 0.25, block=4, scores=masks)
+    assert report.retained == 1  # the hidden blocks are found, so nothing is dropped
+    absorbed, absorption = absorb(sparse)
+    assert absorption.canonical == ("conv1", "conv2")
+    stock = model(1)
+    stock.load_state_dict(dense_again(absorbed).state_dict())
+    for mode in (True, False):
+        expected = copy.deepcopy(dense).train(mode)(image())
+        for network in (sparse, absorbed, stock):
+            got = copy.deepcopy(network).train(mode)(image())
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)

@@ -17,7 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn import grad as gradients
 
-from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d
+from bench.accuracy.models import make
+from hrbp_core import (
+    BlockPattern,
+    BlockSparseConv2d,
+    absorb,
+    block_sparse_conv2d,
+    convert,
+    to_dense,
+)
 from hrbp_core.kernels import gpu
 from hrbp_core.kernels.tiles import BLOCKS
 from hrbp_core.launch_tables import launch_tables
@@ -256,3 +264,16 @@ def test_offsets_beyond_31_bits() -> None:
     assert not dx[:-2].any()
     dweight = gradients.conv2d_weight(last.float(), weight.shape, tail.float())
     torch.testing.assert_close(dvalues.float(), pattern.pack(dweight), rtol=2e-2, atol=0.5)
+
+
+@pytest.mark.parametrize("method", ["hrbp2", "hrbp", "hrbp2_pp"])
+def test_a_network_is_converted_and_absorbed_on_the_device(method: str) -> None:
+    model = make("resnet18", 0).cuda().double().eval()
+    sparse, report = convert(model, 0.25, block=32, method=method)
+    absorbed, _ = absorb(sparse)
+    assert all(layer.pattern.device.type == "cuda" for layer in report.layers.values())
+    x = torch.randn(2, 3, 32, 32, device="cuda", dtype=torch.float64)
+    with torch.no_grad():
+        expected = sparse(x)
+        for network in (absorbed, to_dense(absorbed)):
+            assert float((network(x) - expected).norm()) <= 1e-10 * float(expected.norm())

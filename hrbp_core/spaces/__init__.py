@@ -104,7 +104,5 @@ def _behind_branches(
             continue
         parents = (".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1))
         around = next(parent for parent in parents if parent in called)
-        found[around] = (
-            f"no trace calls {name}: another branch may (else: unused=...)"
-        )
+        found[around] = f"no trace calls {name}: another branch may (else: unused=...)"
     return found
