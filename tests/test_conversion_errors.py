@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from hrbp_core import absorb
 from tests.conversion_samples import Residual, converted, dense_again, image, model
 
 
@@ -89,6 +90,23 @@ def test_what_fx_cannot_trace_is_converted_layer_by_layer() -> None:
     assert list(report.layers) == ["conv1", "conv2"]
     assert "torch.fx cannot trace Branching: " in str(report.untraced)
     torch.testing.assert_close(dense_again(sparse)(image()), sparse(image()))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_a_lazy_model_is_converted_where_it_can_be_and_absorbed_once_it_has_run() -> None:
+    dense = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.LazyConv2d(16, 3), nn.Conv2d(16, 16, 1),
+        nn.Conv2d(16, 16, 1),
+    ).double()  # fmt: skip
+    sparse, report = converted(dense, {"2": 0.5, "3": 0.5}, block=4, method="shuffled")
+    assert "not initialised yet" in report.left_dense["2"]
+    assert list(report.layers) == ["3"]
+    assert "is not initialised yet: run the model once" in str(report.untraced)
+    assert absorb(sparse)[1].canonical == ()
+    expected = sparse(image())
+    absorbed, absorption = absorb(sparse)
+    assert absorption.canonical == ("3",)
+    torch.testing.assert_close(absorbed(image()), expected)
 
 
 BAD = [

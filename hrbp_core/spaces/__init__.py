@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.spaces.reader import Reader
@@ -50,6 +51,9 @@ def channel_spaces(model: nn.Module, unused: Collection[str] = ()) -> Spaces:
         return Spaces(untraced="the model is a single layer: it has no neighbours")
     if "forward" in vars(model):
         return Spaces(untraced="a forward was put on the model itself")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            return Spaces(untraced=f"{name} is not initialised yet: run the model once")
     variants = list(_variants(model))
     if len(variants) > MOST_VARIANTS:
         return Spaces(untraced=f"its forward has {len(variants)} forms by its optional arguments")
