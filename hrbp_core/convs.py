@@ -85,25 +85,40 @@ def has_own_forward(module: nn.Module, known: type[nn.Module] | None = None) -> 
     if isinstance(module, torch.jit.ScriptModule):
         return True
     kind = type(module)
-    methods = [kind.forward, kind.__call__]
+    methods = [kind.forward, kind.__call__, kind.__getattr__]
     if isinstance(module, nn.Conv2d):
         methods.append(getattr(kind, "_conv_forward"))  # noqa: B009
     homes = ("torch.nn.", known.__module__ if known else "torch.nn.")
-    own = any(not method.__module__.startswith(homes) for method in methods)
-    put = "forward" in vars(module) or "weight" in vars(module)  # on this one object
-    return own or put or is_parametrized(module)
+    own = any(not getattr(m, "__module__", "").startswith(homes) for m in methods)
+    names = ("forward", "_conv_forward", "weight", "bias", "values")  # put on this one object
+    put = any(vars(module).get(name) is not None for name in names)
+    computed = any(isinstance(getattr(kind, n, None), property) for n in ("weight", "bias"))
+    return own or put or computed or is_parametrized(module)
 
 
 def shared_parameters(model: nn.Module) -> dict[str, str]:
-    """Return {module: the other module} of all that hold one and the same tensor."""
-    owner: dict[int, str] = {}
-    found: dict[str, str] = {}
+    """Return {module: the other module} of all whose parameters or buffers share memory."""
+    spans = []
     for name, module in model.named_modules():
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            first = owner.setdefault(id(tensor), name)
-            if first != name:
-                found |= {name: first, first: name}
+            spans.append((*_span(tensor), name))
+    found: dict[str, str] = {}
+    spans.sort(key=lambda span: span[:2])
+    end, owner = -1, ""
+    for start, stop, name in spans:
+        if start < end and name != owner:
+            found |= {name: owner, owner: name}
+        if stop > end:
+            end, owner = stop, name
     return found
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return the addresses (from, to) of a tensor; of one without memory, its own."""
+    if is_lazy(tensor) or not tensor.numel() or not tensor.data_ptr():
+        return id(tensor), id(tensor) + 1
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def filter_shape(conv: nn.Conv2d) -> FilterShape:

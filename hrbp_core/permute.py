@@ -73,7 +73,9 @@ def absorb(model: nn.Module, *, unused: Collection[str] = ()) -> tuple[nn.Module
 
     The forward is traced with images [N, C, H, W], in train and eval mode, with and without each
     optional argument. A layer with weights that none of these traces calls may be called by a
-    branch that they do not take: nothing around it moves then.
+    branch that they do not take: nothing around it moves then. What no trace can show is a branch
+    without a layer of its own, taken by dice, by the kind of an input, by a count of calls or where
+    gradients are off, that treats channels differently.
 
     Args:
         unused: names of submodules that are never called, so that they do not stop anything.

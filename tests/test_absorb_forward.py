@@ -193,3 +193,61 @@ def test_a_kept_feature_is_in_order() -> None:
     for each in (network, copied):
         each.eval()(image())
     torch.testing.assert_close(copied.m.last, network.m.last)
+
+
+# tensors that are not what the layer was made with ----------------------------------------------
+
+
+class Sets(nn.Module):
+    """Computes a tensor of its layer in every forward, and puts it there."""
+
+    def __init__(self, layer: nn.Module, name: str) -> None:
+        super().__init__()
+        self.layer, self.name = layer, name
+        self.raw: Any = None
+
+    def take(self) -> None:
+        """Make the layer's parameter one of its own."""
+        self.raw = nn.Parameter(getattr(self.layer, self.name).detach().clone())
+        delattr(self.layer, self.name)
+        setattr(self.layer, self.name, self.raw.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        setattr(self.layer, self.name, self.raw.tanh())
+        return self.layer(x)
+
+
+SET: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "weight of a convolution": (lambda: conv(8), "weight"),
+    "bias of a convolution": (lambda: conv(8), "bias"),
+    "bias of a norm": (lambda: nn.BatchNorm2d(8), "bias"),
+    "weight of a PReLU": (lambda: nn.PReLU(8), "weight"),
+    "bias of a sparse layer": (lambda: conv(8), "bias"),
+    "values of a sparse layer": (lambda: conv(8), "values"),
+}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_what_the_forward_sets(name: str) -> None:
+    make, tensor = SET[name]
+    dense = ("m.layer",) if name.endswith("convolution") else ()
+    network = sparse(
+        between(lambda s, y: s.m(y), m=Sets(make(), tensor)), joint=False, keep_dense=dense
+    )
+    network.m.take()
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+class Centred(nn.Conv2d):
+    """Its weight is another one for whoever asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        found: Any = super().__getattr__(name)
+        return RAMP.view(8, 1, 1, 1) * found if name == "weight" else found
+
+
+def test_a_weight_that_is_computed_when_asked_for() -> None:
+    network = sparse(between(lambda s, y: s.m(y), m=Centred(8, 8, 3, padding=1)), keep_dense=("m",))
+    copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)

@@ -58,7 +58,6 @@ LAYERS = ("a", "b", "c", "d", "w")
 METHODS: dict[str, dict[str, Any]] = {
     "shuffled": {"method": "shuffled"},
     "layer by layer": {"method": "shuffled", "joint": False},
-    "sorted": {"method": "sorted"},
     "hrbp2": {"method": "hrbp2", "joint": False},
     "common taps": {"method": "hrbp2_pp", "taps": "auto"},
     "aligned": {"method": "aligned"},
@@ -67,7 +66,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "blocks of 4 x 2": {"block": (4, 2)},
     "blocks of 2 x 4": {"block": (2, 4), "joint": False},
     "blocks of 3": {"block": 3, "densities": 0.7},
-    "blocks of 5": {"block": 5, "densities": 0.8, "joint": False},
     "blocks of 3 x 4": {"block": (3, 4), "densities": 0.7},
     "one-sided blocks of 3": {"method": "hrbp", "block": 3, "densities": {"b": 0.6, "w": 0.5}},
     "half dense": {"densities": {"a": 0.5, "c": 0.5, "w": 0.5}},
@@ -76,7 +74,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 EVEN = [(name, 8) for name in METHODS if "one-sided" not in name]
-RAGGED = [(n, 10) for n in METHODS if n in ("shuffled", "layer by layer") or "one-sided" in n]
+RAGGED = [(n, 10) for n in METHODS if n == "shuffled" or "one-sided" in n]
 
 
 @pytest.mark.parametrize(("name", "width"), [*EVEN, *RAGGED, ("blocks of 4 x 2", 10)])
@@ -86,7 +84,7 @@ def test_patterns(name: str, width: int) -> None:
     assert_same_in_both_modes(network, copied)
     assert_weights_moved(network, copied)
     layers = {n: m for n, m in network.named_modules() if isinstance(m, BlockSparseConv2d)}
-    if name in ("shuffled", "sorted", "common taps", "aligned"):
+    if name in ("shuffled", "common taps", "aligned"):
         assert report.canonical == tuple(LAYERS[: 5 if width == 8 else 4]), str(report)
     for layer in layers:
         if not layers[layer].pattern.partitioned:
@@ -104,6 +102,17 @@ def assert_weights_moved(network: nn.Module, copied: nn.Module) -> None:
         if isinstance(one, BlockSparseConv2d) and isinstance(other, BlockSparseConv2d):
             assert len(one.entries) == len(other.entries)
             assert int(one.pattern.mask().sum()) == int(other.pattern.mask().sum())
+
+
+def test_the_order_that_serves_most_blocks_is_taken() -> None:
+    # a's filters, and a's channels under them, hold more blocks than what reads them
+    for most, least in (("a", "b"), ("b", "a")):
+        model = graph(lambda s, x: head(s, s.b(s.a(s.stem(x)))))
+        network = sparse(model, densities={most: 1 - 1e-9, least: 0.5}, joint=False)
+        assert len(network.get_submodule(most).entries) > len(network.get_submodule(least).entries)
+        copied, report = absorbed(network)
+        assert report.canonical == (most,), str(report)
+        assert_same_in_both_modes(network, copied)
 
 
 def test_float32_and_channels_last() -> None:
@@ -148,8 +157,8 @@ def test_gradients_of_the_model_stay_with_it() -> None:
 
 
 TRAINED = [
-    PASSED["the same PReLU twice"], PASSED["InstanceNorm with statistics"],
-    FLATTENED["view, 4 pixels"], CONCATENATED["dense block"],
+    PASSED["InstanceNorm with statistics"], FLATTENED["view, 4 pixels"],
+    CONCATENATED["dense block"],
 ]  # fmt: skip
 
 

@@ -87,6 +87,7 @@ MIXED: dict[str, Any] = {
         {"running_mean": lambda: torch.ones(8), "running_var": lambda: torch.ones(8)},
     ),
     "pad of channels": (lambda s, y: F.pad(y, (0, 0, 0, 0, 2, 0))[:, :8], {}),
+    "pad and crop of channels": (lambda s, y: F.pad(y, (0, 0, 0, 0, 2, -2)), {}),
     "softmax": (lambda s, y: y.softmax(1) * y.log_softmax(dim=1), {}),
     "normalize": (lambda s, y: F.normalize(y, dim=1), {}),
     "swapped channels": (lambda s, y: y.transpose(1, 2), {}),
@@ -135,4 +136,5 @@ def test_the_function_stays(name: str) -> None:
     copied, report = absorbed(network)
     assert_same(network.eval(), copied.eval(), (image(),))
     assert report.untraced is None
-    assert "c" in report.canonical, str(report)  # nothing mixes its channels
+    if name not in ("stack", "Conv3d"):  # a mean over an unknown dimension may drop the batch
+        assert "c" in report.canonical, str(report)  # nothing mixes its channels

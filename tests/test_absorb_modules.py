@@ -100,7 +100,7 @@ OWN: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_subclasses_with_a_forward_of_their_own(name: str) -> None:
-    check(sparse(chain(m=OWN[name]())))
+    check(sparse(chain(m=OWN[name]()), joint=False))
 
 
 def test_a_subclass_that_changes_nothing_is_followed() -> None:
@@ -127,7 +127,9 @@ PATCHED = ["bn", "act", "m", "b", "fc"]
 @pytest.mark.parametrize("name", PATCHED)
 def test_a_forward_put_on_one_object(name: str) -> None:
     parts = {"m": conv(8), "act": nn.ReLU()}
-    network = sparse(between(lambda s, y: s.m(s.act(s.bn(y))), **parts), keep_dense=("m",))
+    network = sparse(
+        between(lambda s, y: s.m(s.act(s.bn(y))), **parts), keep_dense=("m",), joint=False
+    )
     module = getattr(network, name)
     scale = torch.arange(1.0, 6) if name == "fc" else RAMP
 
@@ -136,6 +138,16 @@ def test_a_forward_put_on_one_object(name: str) -> None:
         return y * scale
 
     module.forward = types.MethodType(forward, module)
+    check(network)
+
+
+def test_a_part_of_the_forward_put_on_one_object() -> None:
+    network = sparse(chain(m=conv(8)), keep_dense=("m",))
+
+    def forward(self: Any, x: Tensor, *rest: Any) -> Tensor:
+        return type(self)._conv_forward(self, x.flip(1), *rest)
+
+    network.m._conv_forward = types.MethodType(forward, network.m)
     check(network)
 
 
@@ -170,7 +182,7 @@ HOOKED = [
 @pytest.mark.parametrize(("kind", "name"), HOOKED)
 def test_hooks(kind: str, name: str) -> None:
     parts = {"act": nn.ReLU(), "m": nn.BatchNorm2d(8), "block": nn.Sequential(conv(8), nn.Tanh())}
-    network = sparse(between(lambda s, y: s.block(s.act(s.m(y))), **parts))
+    network = sparse(between(lambda s, y: s.block(s.act(s.m(y))), **parts), joint=False)
     HOOKS[kind](network.get_submodule(name))
     report = check(network)
     for layer, why in report.standalone.items():
@@ -186,6 +198,39 @@ def test_what_a_hook_sees_is_in_order() -> None:
     for each in (network, copied):
         each.eval()(image())
     torch.testing.assert_close(seen[1], seen[0])
+
+
+def test_a_hook_of_the_model_reads_a_weight() -> None:
+    network = sparse(chain())
+    network.register_forward_hook(lambda m, x, y: y * m.m.weight[:5] + m.m.bias[3:])
+    check(network)
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm's: a norm and an activation in one module."""
+
+    def __init__(self, channels: int, act: nn.Module) -> None:
+        super().__init__(channels)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+BatchNormAct2d.__module__ = "timm.layers.norm_act"
+
+
+@pytest.mark.parametrize("kind", ["plain", "own forward", "hook", "put", "PReLU"])
+def test_a_norm_with_an_activation_inside(kind: str) -> None:
+    act = Rolled() if kind == "own forward" else nn.PReLU(8) if kind == "PReLU" else nn.ReLU()
+    network = sparse(chain(m=BatchNormAct2d(8, act)))
+    inside = network.m.act
+    if kind == "hook":
+        inside.register_forward_hook(lambda m, x, y: y * RAMP)
+    if kind == "put":
+        inside.forward = types.MethodType(lambda self, x: x.relu().roll(1, 1), inside)
+    report = check(network)
+    assert kind != "plain" or report.canonical == ("a", "b", "c")
 
 
 def test_the_old_norms_of_weights() -> None:
@@ -221,19 +266,3 @@ def test_the_new_norms_of_weights(norm: Callable[[nn.Module], nn.Module]) -> Non
     network = sparse(chain(m=norm(conv(8))))
     assert isinstance(network.m, nn.Conv2d)
     check(network.eval())
-
-
-def test_a_weight_that_the_forward_sets() -> None:
-    class Made(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = conv(8)
-            self.raw = nn.Parameter(self.conv.weight.detach().clone())
-            del self.conv.weight
-            self.conv.weight = self.raw.detach()  # type: ignore[assignment]
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.conv.weight = self.raw.tanh()  # type: ignore[assignment]
-            return self.conv(x).relu()
-
-    check(sparse(chain(m=Made()), joint=False))

@@ -46,12 +46,31 @@ def _swaps(s: Any, x: Tensor) -> Any:
     return s.fc(s.w(y).mean((2, 3)))
 
 
+def _seen_before(s: Any, x: Tensor) -> Any:
+    y = s.a(s.stem(x))
+    z = s.b(y)
+    seen = z.softmax(1)  # then z is added to what is older
+    return head(s, s.c(y + z)), seen
+
+
+def _norm_of_both(s: Any, x: Tensor) -> Any:
+    y = s.stem(x)
+    return head(s, s.c(s.bn(s.a(y)).relu())), s.bn(y.flip(1)).mean((2, 3))
+
+
 def _returns(s: Any, x: Tensor) -> Any:
     y = s.a(s.stem(x))
     return {"scores": head(s, s.c(s.b(y).relu())), "rest": [y.relu(), (y.shape, None)]}
 
 
-MODES = {"auxiliary": _auxiliary, "by mode": _by_mode, "swaps": _swaps, "returns": _returns}
+MODES = {
+    "seen before": _seen_before,
+    "norm of both": _norm_of_both,
+    "auxiliary": _auxiliary,
+    "by mode": _by_mode,
+    "swaps": _swaps,
+    "returns": _returns,
+}
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -38,6 +38,10 @@ def pooled(s: Any, x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(features(s, x), 1)
 
 
+class OwnNorm(nn.InstanceNorm2d):
+    """Another name, nothing else."""
+
+
 # modules for images, given what they take for one image without a batch ------------------------
 
 NO_BATCH = {
@@ -59,6 +63,7 @@ NO_BATCH = {
         nn.Sequential(nn.AdaptiveAvgPool1d(4), nn.AdaptiveAvgPool1d(8)), 2
     ),
     "InstanceNorm1d of two": (nn.InstanceNorm1d(8, affine=True), 2),
+    "a subclass of InstanceNorm2d of three": (OwnNorm(8, affine=True), 3),
     "MaxPool3d of four": (nn.MaxPool3d((3, 1, 1), 1, (1, 0, 0)), 4),
     "AvgPool3d of four": (nn.AvgPool3d(3, 1, 1), 4),
     "AdaptiveAvgPool3d of four": (
@@ -96,10 +101,22 @@ def test_a_function_that_takes_images_for_channels(name: str) -> None:
     assert_absorbs(graph(lambda s, x: s.fc(pool(features(s, x).mean(3)).mean(2))))
 
 
-def test_a_convolution_of_one_image_without_a_batch() -> None:
+ONE_IMAGE = {
+    "index": lambda z: z[0],
+    "squeeze": lambda z: z[:1].squeeze(0),
+    "mean": lambda z: z.mean(0),
+    "unbind": lambda z: z.unbind(0)[1],
+    "view": lambda z: z[:1].reshape(z.shape[1:]),
+}
+
+
+@pytest.mark.parametrize("name", ONE_IMAGE)
+def test_a_convolution_of_one_image_without_a_batch(name: str) -> None:
+    one = ONE_IMAGE[name]
+
     def run(s: Any, x: Tensor) -> Tensor:
         z = features(s, x)
-        return head(s, s.c(s.m(z))) + s.g(s.m(z[0]).flatten(1))[0]
+        return head(s, s.c(s.m(z))) + s.g(s.m(one(z)).flatten(1))[0]
 
     model = graph(run, m=conv(8), g=nn.Linear(64, 5))
     assert_absorbs(model, keep_dense=("m",))
@@ -156,7 +173,7 @@ RESHAPED = {
 def test_reshapes(name: str) -> None:
     reshape = RESHAPED[name]
     model = graph(lambda s, x: s.fc(reshape(s, features(s, x))), k=nn.Parameter(torch.ones(2, 3)))
-    network = sparse(model)
+    network = sparse(model, joint=False)
     assert_same(network.eval(), absorbed(network)[0].eval(), (image(),))
 
 
@@ -198,7 +215,8 @@ def test_one_channel_of_pixels_added_to_channels() -> None:
 def test_a_linear_layer_reads_two_sizes_of_image() -> None:
     def run(s: Any, x: Tensor) -> Tensor:
         y = features(s, x)
-        wide = torch.cat((F.adaptive_avg_pool2d(y, 1), F.adaptive_max_pool2d(y, 1)), 1)
+        z = s.c(y)
+        wide = torch.cat((F.adaptive_avg_pool2d(z, 1), F.adaptive_max_pool2d(z, 1)), 1)
         wide = torch.cat((wide, wide), 1)
         return s.m(F.adaptive_avg_pool2d(y, 2).flatten(1)) + s.m(wide.flatten(1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -56,14 +56,25 @@ def test_two_modules_share_a_parameter(pair: str) -> None:
         assert "does not call it" not in why
 
 
-@pytest.mark.parametrize("where", ["running_mean", "running_var"])
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+HELD: dict[str, Callable[[Tensor], Tensor]] = {
+    "itself": _same, "a view": lambda t: t.view(8), "its data": lambda t: t.data
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("ahead", [True, False])
-def test_two_norms_share_a_statistic(where: str, ahead: bool) -> None:
+def test_two_norms_share_a_statistic(ahead: bool, held: str) -> None:
+    where = "running_mean" if ahead else "running_var"
+
     def run(s: Any, y: Tensor) -> Tensor:
         return s.b(s.n(s.bn(y))) if ahead else s.n(s.b(s.bn(y)))
 
     network = sparse(between(run, n=nn.BatchNorm2d(8)))
-    setattr(network.n, where, getattr(network.bn, where))
+    setattr(network.n, where, HELD[held](getattr(network.bn, where)))
     copied, _ = absorbed(network)
     assert_same(network.eval(), copied.eval(), (image(),))
 

@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from hrbp_core.convs import hooks_of
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.spaces.reader import Reader
 from hrbp_core.spaces.table import CHANNELS, EACH, FEATURES_IN, FEATURES_OUT, FILTERS, Spaces
@@ -49,8 +50,10 @@ def channel_spaces(model: nn.Module, unused: Collection[str] = ()) -> Spaces:
     """
     if isinstance(model, BlockSparseConv2d | nn.Conv2d | nn.Linear):
         return Spaces(untraced="the model is a single layer: it has no neighbours")
-    if "forward" in vars(model):
-        return Spaces(untraced="a forward was put on the model itself")
+    if "forward" in vars(model) or not inspect.isfunction(getattr(type(model), "forward", None)):
+        return Spaces(untraced="the model's forward is no function of its class")
+    if hooks_of(model):
+        return Spaces(untraced="hooks are registered on the model itself")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             return Spaces(untraced=f"{name} is not initialised yet: run the model once")
@@ -76,8 +79,12 @@ def channel_spaces(model: nn.Module, unused: Collection[str] = ()) -> Spaces:
         closed |= around
 
 
-def _variants(model: nn.Module) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """Yield (train mode, given arguments): every form that the forward may take."""
+def _variants(model: nn.Module) -> Iterator[tuple[bool | None, dict[str, Any]]]:
+    """Yield (mode, given arguments): every form that the forward may take.
+
+    The modes are train, eval, and where the modules are in different ones, that (None).
+    """
+    mixed = len({module.training for module in model.modules()}) > 1
     choices: dict[str, tuple[Any, ...]] = {}
     traced = object()
     for name, parameter in inspect.signature(type(model).forward).parameters.items():
@@ -88,7 +95,7 @@ def _variants(model: nn.Module) -> Iterator[tuple[bool, dict[str, Any]]]:
             choices[name] = (None, traced)
         elif default is not inspect.Parameter.empty:
             choices[name] = (default,)
-    for training in (True, False):
+    for training in (True, False, *([None] if mixed else [])):
         for values in itertools.product(*choices.values()):
             given = dict(zip(choices, values, strict=True))
             yield training, {name: value for name, value in given.items() if value is not traced}

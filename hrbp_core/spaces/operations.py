@@ -21,6 +21,8 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
+from hrbp_core.convs import has_own_forward, hooks_of
+
 # every channel by itself and alike, its pixels wherever they are
 POINTWISE_MODULES: tuple[type[nn.Module], ...] = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
@@ -75,6 +77,7 @@ INDEX = {operator.getitem}
 SAME_RANK = _named(("permute", "transpose", "softmax", "log_softmax", "layer_norm", "roll", "flip"))
 SAME_RANK |= {"permute", "transpose", "softmax", "log_softmax", "roll", "flip", "repeat"}
 SAME_RANK |= CONCATENATE
+MAY_DROP = SQUEEZE | REDUCE | {torch.unbind, "unbind"}
 TAKES_ONE = INDEX | {torch.select, "select"}
 ABOUT = {"size", "dim", "numel", "stride", "ndimension", "is_contiguous"}
 
@@ -122,6 +125,8 @@ def known_rank(node: fx.Node, rank: int | None) -> int | None:
         if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
             sizes = tuple(sizes[0])
         return len(sizes) or None
+    if node.target in MAY_DROP:
+        return -1  # the batch may be gone: no convolution takes that for granted
     if rank is not None and node.target in TAKES_ONE and isinstance(sizes[-1], int):
         return rank - 1
     return rank if node.target in SAME_RANK else None
@@ -130,10 +135,15 @@ def known_rank(node: fx.Node, rank: int | None) -> int | None:
 def is_norm_with_activation(module: nn.Module) -> bool:
     """Return whether the module is a known norm whose own forward adds an activation."""
     kind = type(module)
-    return (kind.__module__, kind.__name__) in NORMS_AND_ACTIVATIONS and all(
-        isinstance(child, POINTWISE_MODULES) or type(child).__module__ == OTHERS_ACTIVATIONS
-        for child in module.children()
-    )
+    if (kind.__module__, kind.__name__) not in NORMS_AND_ACTIVATIONS or "forward" in vars(module):
+        return False
+    return all(_is_activation(child) and not hooks_of(child) for child in module.children())
+
+
+def _is_activation(module: nn.Module) -> bool:
+    if type(module).__module__ == OTHERS_ACTIVATIONS:
+        return "forward" not in vars(module)
+    return isinstance(module, POINTWISE_MODULES) and not has_own_forward(module)
 
 
 def makes_tensor(node: fx.Node) -> bool:

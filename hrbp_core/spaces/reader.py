@@ -22,6 +22,7 @@ from hrbp_core.spaces.table import (
     Spaces,
     Value,
 )
+from hrbp_core.spaces.tracer import modules_of
 from hrbp_core.spaces.values import Values
 
 INPUT, OUTPUT = "the model's input", "the model's output"
@@ -48,8 +49,10 @@ class Reader:
         """
         self.spaces.boxes.update(boxes)
         for box, why in boxes.items():
-            for inner in self.modules[box].modules():
-                self.stuck.setdefault(self.names[id(inner)], f"torch.fx cannot trace {box}: {why}")
+            for inner in modules_of(self.modules[box]):
+                if id(inner) in self.names:
+                    name = self.names[id(inner)]
+                    self.stuck.setdefault(name, f"torch.fx cannot trace {box}: {why}")
         self.values = Values(self.spaces)
         for node in graph.nodes:
             if node.op == "get_attr":

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
@@ -92,14 +93,17 @@ class Tracer(fx.Tracer):
 
 
 def trace(
-    model: nn.Module, training: bool, given: dict[str, Any], closed: dict[str, str]
+    model: nn.Module, training: bool | None, given: dict[str, Any], closed: dict[str, str]
 ) -> tuple[fx.Graph, Tracer, list[fx.Node]]:
     """Return (graph, its tracer, values that the forward left in attributes) of one trace.
 
     Args:
+        training: the mode of all modules; None for those that they are in.
         given: arguments of the forward that have these values.
     """
-    twin = without_memory(model).train(training)
+    twin = without_memory(model)
+    if training is not None:
+        twin.train(training)
     tracer = Tracer(closed)
     with _nothing_drawn(), _no_gradients_of_their_own():
         graph = tracer.trace(twin, concrete_args=given or None)
@@ -127,15 +131,27 @@ def left_in(module: nn.Module, *, deep: bool = True) -> list[fx.Proxy]:
     return found
 
 
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """Return the modules in a module, and those that lie in lists or the like of its attributes."""
+    found = list(module.modules())
+    for each in list(found):
+        held = {key: value for key, value in vars(each).items() if key != "_modules"}
+        for leaf in tree_leaves(held):
+            if isinstance(leaf, nn.Module):
+                found += leaf.modules()
+    return found
+
+
 @contextlib.contextmanager
 def _nothing_drawn() -> Iterator[None]:
     """Leave the random states as they were: a forward may throw dice."""
-    state = random.getstate()
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
-            random.setstate(state)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 @contextlib.contextmanager
