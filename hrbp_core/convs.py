@@ -90,8 +90,8 @@ def has_own_forward(module: nn.Module, known: type[nn.Module] | None = None) -> 
         methods.append(getattr(kind, "_conv_forward"))  # noqa: B009
     homes = ("torch.nn.", known.__module__ if known else "torch.nn.")
     own = any(not getattr(m, "__module__", "").startswith(homes) for m in methods)
-    names = ("forward", "_conv_forward", "weight", "bias", "values")  # put on this one object
-    put = any(vars(module).get(name) is not None for name in names)
+    names = ("forward", "_conv_forward", "weight", "bias", "values", "running_mean", "running_var")
+    put = any(vars(module).get(name) is not None for name in names)  # on this one object
     computed = any(isinstance(getattr(kind, n, None), property) for n in ("weight", "bias"))
     return own or put or computed or is_parametrized(module)
 

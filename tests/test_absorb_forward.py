@@ -239,6 +239,26 @@ def test_what_the_forward_sets(name: str) -> None:
     assert_same_in_both_modes(network, copied)
 
 
+def test_a_statistic_that_the_forward_sets() -> None:
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.raw = nn.BatchNorm2d(8), nn.Parameter(torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.norm.running_var = self.raw.detach().square() + 0.1
+            return self.norm(x)
+
+    network = sparse(between(lambda s, y: s.m(y), m=Scales()), joint=False)
+    variance = network.m.norm.running_var
+    del network.m.norm.running_var
+    network.m.norm.running_var = variance
+    copied, _ = absorbed(network)
+    for each in (network, copied):
+        each.eval()
+    torch.testing.assert_close(copied(image()), network(image()))
+
+
 class Centred(nn.Conv2d):
     """Its weight is another one for whoever asks."""
 

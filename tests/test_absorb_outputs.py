@@ -49,7 +49,7 @@ def _swaps(s: Any, x: Tensor) -> Any:
 def _seen_before(s: Any, x: Tensor) -> Any:
     y = s.a(s.stem(x))
     z = s.b(y)
-    seen = z.softmax(1)  # then z is added to what is older
+    seen = z.softmax(1) if s.training else None  # in one trace, before z meets what is older
     return head(s, s.c(y + z)), seen
 
 

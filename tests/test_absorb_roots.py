@@ -123,3 +123,24 @@ def test_a_gradient_hook_in_the_forward() -> None:
     network = sparse(between(run))
     copied, _ = absorbed(network)
     assert_same_in_both_modes(network, copied)
+
+
+class Listed(Graph):
+    """Takes a list of images, or a dictionary."""
+
+    def forward(self, images: Any) -> Any:  # type: ignore[override]
+        one, other = (images[key] for key in ((0, 1) if self.listed else ("one", "other")))
+        return head(self, self.b(self.a(self.stem(one)) + self.stem(other)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_images_in_a_list_or_dictionary(listed: bool) -> None:
+    model = graph(plain, Listed)
+    model.listed = listed  # type: ignore[assignment]
+    network = sparse(model)
+    copied, report = absorbed(network)
+    images: Any = [image(), image(seed=2)]
+    images = images if listed else dict(zip(("one", "other"), images, strict=True))
+    torch.testing.assert_close(copied(images), network(images))
+    assert "fewer" not in str(report)
+    assert "dimensions" not in str(report)

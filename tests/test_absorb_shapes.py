@@ -19,7 +19,7 @@ from tests.network_checks import (
     one_thread,
     sparse,
 )
-from tests.network_samples import Graph, conv, graph, head
+from tests.network_samples import Graph2, conv, graph, head
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -106,6 +106,9 @@ ONE_IMAGE = {
     "squeeze": lambda z: z[:1].squeeze(0),
     "mean": lambda z: z.mean(0),
     "unbind": lambda z: z.unbind(0)[1],
+    "flatten": lambda z: z[:1].flatten(0, 1),
+    "values": lambda z: z.max(0).values,
+    "deviation": lambda z: z.std(0),
     "view": lambda z: z[:1].reshape(z.shape[1:]),
 }
 
@@ -127,18 +130,28 @@ def test_a_convolution_of_one_image_without_a_batch(name: str) -> None:
 
 def _views(s: Any, x: Tensor) -> Tensor:
     """Several pictures of one thing: their features lie side by side."""
-    return s.g(pooled(s, x.flatten(0, 1)).reshape(x.size(0), -1))
+    return s.g(F.avg_pool2d(features(s, x.flatten(0, 1)), 4).reshape(x.size(0), -1))
 
 
 def _views_of_shape(s: Any, x: Tensor) -> Tensor:
     n, t, c, h, w = x.shape
-    return s.g(pooled(s, x.reshape(n * t, c, h, w)).contiguous().view(x.shape[0], -1))
+    y = F.avg_pool2d(features(s, x.reshape(n * t, c, h, w)), 8)
+    return s.g(y.contiguous().view(x.shape[0], -1))
 
 
 @pytest.mark.parametrize("run", [_views, _views_of_shape])
 def test_several_pictures_of_one_thing(run: Any) -> None:
-    model = Graph(run, **dict(graph(run, g=nn.Linear(24, 5)).named_children()))
-    assert_absorbs(model, (image(2, 3, 3, 8, 8),))
+    wide = nn.Linear(96 if run is _views else 24, 5)
+    assert_absorbs(graph(run, g=wide), (image(2, 3, 3, 8, 8),))
+
+
+def test_one_thing_added_to_several() -> None:
+    def run(s: Any, x: Tensor, z: Tensor) -> Tensor:
+        y = s.a(s.stem(x)) + s.b(s.stem(z))  # one image and three
+        return s.g(F.avg_pool2d(y, 4).reshape(x.size(0), -1))
+
+    model = graph(run, Graph2, g=nn.Linear(96, 5))
+    assert_absorbs(model, (image(1, 3, 8, 8), image(3, 3, 8, 8)))
 
 
 RESHAPED = {
@@ -179,8 +192,49 @@ def test_reshapes(name: str) -> None:
 
 def test_view_by_the_extent_of_a_parameter() -> None:
     k = nn.Parameter(torch.ones(1, 2))
-    model = graph(lambda s, x: s.g(pooled(s, x).reshape(s.k.size(0), -1)), k=k, g=nn.Linear(16, 5))
+    model = graph(
+        lambda s, x: s.g(F.avg_pool2d(features(s, x), 8).reshape(s.k.size(0), -1)),
+        k=k, g=nn.Linear(16, 5),
+    )  # fmt: skip
     assert_absorbs(model)
+
+
+WIDENED: dict[str, tuple[Any, dict[str, Any]]] = {  # from one pixel to 8 x 8
+    "interpolate": (lambda s, y: F.interpolate(y, size=(8, 8)), {}),
+    "pad": (lambda s, y: F.pad(y, (3, 4, 0, 7)), {}),
+    "pools": (lambda s, y: [y := F.max_pool2d(y, 2, 1, 1) for _ in range(7)][-1], {}),
+    "pool modules": (
+        lambda s, y: s.m(y), {"m": nn.Sequential(*(nn.MaxPool2d(2, 1, 1) for _ in range(7)))}
+    ),
+    "Upsample": (lambda s, y: s.m(y), {"m": nn.Upsample(size=(8, 8))}),
+    "ZeroPad2d": (lambda s, y: s.m(y), {"m": nn.ZeroPad2d((0, 7, 3, 4))}),
+    "convolution": (lambda s, y: s.m(y), {"m": nn.Conv2d(8, 8, 2, padding=4)}),
+    "depthwise": (lambda s, y: s.m(y), {"m": nn.Conv2d(8, 8, 2, padding=4, groups=8)}),
+    "of a convolution of one": (
+        lambda s, y: F.pad(s.m(y), (0, 7, 0, 7)), {"m": nn.Conv2d(8, 8, 1)}
+    ),
+    "sum": (lambda s, y: y + s.c(s.last), {}),
+    "product in place": (lambda s, y: s.c(s.last).tanh().mul_(y), {}),
+    "adaptive": (lambda s, y: F.adaptive_avg_pool2d(F.pad(y, (0, 1)), 8), {}),
+    "adaptive module": (lambda s, y: s.m(y), {"m": nn.AdaptiveMaxPool2d((8, 8))}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_one_pixel_becomes_several(name: str) -> None:
+    widen, parts = WIDENED[name]
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = features(s, x)
+        s.__dict__["last"] = y
+        return s.fc(widen(s, y.mean((2, 3), keepdim=True)).squeeze(3).mean(2))
+
+    network = sparse(graph(run, **parts), joint=False)
+    x = image()
+    with torch.no_grad():
+        expected = network.eval()(x)
+        network.__dict__.pop("last")
+        torch.testing.assert_close(absorbed(network)[0](x), expected)
 
 
 # additions of what has different dimensions -----------------------------------------------------

@@ -77,7 +77,8 @@ INDEX = {operator.getitem}
 SAME_RANK = _named(("permute", "transpose", "softmax", "log_softmax", "layer_norm", "roll", "flip"))
 SAME_RANK |= {"permute", "transpose", "softmax", "log_softmax", "roll", "flip", "repeat"}
 SAME_RANK |= CONCATENATE
-MAY_DROP = SQUEEZE | REDUCE | {torch.unbind, "unbind"}
+_DROPPING = ("std", "var", "max", "min", "median", "mode", "prod", "norm", "logsumexp", "unbind")
+MAY_DROP = SQUEEZE | REDUCE | FLATTEN | _named(_DROPPING) | set(_DROPPING)
 TAKES_ONE = INDEX | {torch.select, "select"}
 ABOUT = {"size", "dim", "numel", "stride", "ndimension", "is_contiguous"}
 
@@ -129,7 +130,7 @@ def known_rank(node: fx.Node, rank: int | None) -> int | None:
         return -1  # the batch may be gone: no convolution takes that for granted
     if rank is not None and node.target in TAKES_ONE and isinstance(sizes[-1], int):
         return rank - 1
-    return rank if node.target in SAME_RANK else None
+    return rank if node.target in SAME_RANK or node.target is getattr else None
 
 
 def is_norm_with_activation(module: nn.Module) -> bool:

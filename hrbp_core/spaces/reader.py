@@ -84,7 +84,7 @@ class Reader:
 
     def _value(self, node: fx.Node) -> Value:
         if node.op == "placeholder":
-            return Fixed(INPUT, 4, node)  # to a convolution it is images
+            return Fixed(INPUT, None, node)  # to a convolution it is images
         if node.op == "get_attr":
             why = f"{node.target} is used in a forward itself"
             return Fixed(why, self.ranks.get(str(node.target)))
