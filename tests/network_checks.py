@@ -184,5 +184,7 @@ def assert_absorbs(model: nn.Module, inputs: Sequence[Any] = (), **options: Any)
     """
     network = sparse(model, **({"joint": False} | options))
     copied, report = absorbed(network)
+    assert report.untraced is None, "this tests nothing"
+    assert report.moved
     assert_same_in_both_modes(network, copied, inputs)
     return copied, report

@@ -69,10 +69,10 @@ class Flips(nn.Module):
 @pytest.mark.parametrize("name", DICE)
 def test_branches_at_random(name: str) -> None:
     network = sparse(chain(Turns(DICE[name])), joint=False)
-    for absorbing in (0, 1, 2):
+    for absorbing in (0, 1):
         throw(absorbing)
         copied, _ = absorbed(network)
-        for seed in range(4):
+        for seed in range(3):
             results = []
             for each in (network, copied):
                 throw(seed)
@@ -113,6 +113,10 @@ class Optional(Two):
 class Target(Optional):
     """Features without a target, a loss with one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        del self.d
+
     def forward(self, x: Tensor, z: Tensor | None = None) -> Any:
         y = self.b(self.a(self.stem(x)).relu())
         if z is None:
@@ -123,7 +127,8 @@ class Target(Optional):
 @pytest.mark.parametrize("kind", [Optional, Target])
 def test_an_optional_input(kind: type[nn.Module]) -> None:
     network = sparse(kind())
-    copied, _ = absorbed(network)
+    copied, report = absorbed(network)
+    assert report.untraced is None
     assert_same_in_both_modes(network, copied, (image(), image(2, 8, 8, 8)))
     assert_same_in_both_modes(network, copied, (image(),))
 

@@ -103,6 +103,17 @@ def test_subclasses_with_a_forward_of_their_own(name: str) -> None:
     check(sparse(chain(m=OWN[name]()), joint=False))
 
 
+class CalledConv(nn.Conv2d):
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x).flip(1)
+
+
+def test_a_convolution_with_a_call_of_its_own_stays_dense() -> None:
+    network = sparse(chain(m=CalledConv(8, 8, 3, padding=1)))
+    assert type(network.m) is CalledConv
+    check(network)
+
+
 def test_a_subclass_that_changes_nothing_is_followed() -> None:
     assert check(sparse(chain(m=Plain(8)))).canonical == ("a", "b", "c")
 
@@ -173,8 +184,10 @@ HOOKS: dict[str, Hook] = {
     "full backward pre": lambda m: m.register_full_backward_pre_hook(lambda m, o: _weighed(o)),
 }
 HOOKED = [
-    *((kind, name) for kind in list(HOOKS)[:3] for name in ("a", "m", "act", "block", "block.0")),
-    ("full backward pre", "a"), ("full backward pre", "block"),
+    *(("forward", name) for name in ("a", "m", "act", "block", "block.0")),
+    ("forward pre", "a"), ("forward pre", "m"), ("forward pre", "block"),
+    *(("full backward", name) for name in ("a", "act", "block")),
+    ("full backward pre", "m"),
 ]  # fmt: skip
 
 

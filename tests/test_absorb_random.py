@@ -136,7 +136,7 @@ def densities(model: nn.Module) -> dict[str, float]:
     return {name: 0.7 if number % 4 else 0.6 for number, name in enumerate(wide)}
 
 
-SETTINGS = settings(max_examples=30)
+SETTINGS = settings(max_examples=25)
 
 
 @SETTINGS

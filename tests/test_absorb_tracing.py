@@ -155,10 +155,14 @@ class Takes(Two):
         return self.d(x) + self.seen if x.abs().sum() > 0 else x
 
 
-def test_a_box_reads_what_others_left() -> None:
+@pytest.mark.parametrize("cleared", [True, False])
+def test_a_box_reads_what_others_left(cleared: bool) -> None:
     def run(s: Any, y: Tensor) -> Tensor:
-        s.m.seen = s.b(y).relu()
-        return s.c(s.m.seen) + s.m(s.stem.last)
+        z = s.m.seen = s.b(y).relu()
+        w = s.m(s.stem.last)
+        if cleared:
+            s.m.seen = None
+        return s.c(z) + w
 
     def whole(s: Any, x: Tensor) -> Tensor:
         s.stem.last = s.stem(x)
@@ -166,6 +170,37 @@ def test_a_box_reads_what_others_left() -> None:
 
     network = sparse(graph(whole, m=Takes(), e=conv(8)), joint=False)
     copied, _ = absorbed(network)
+    assert_same_in_both_modes(network, copied)
+
+
+class State:
+    """What modules share, other than modules and tensors."""
+
+    seen: Any = None
+
+
+class TakesFirst(Two):
+    """Reads what others left in an object, then decides by data."""
+
+    def __init__(self, shared: State) -> None:
+        super().__init__()
+        self.shared = shared
+        del self.c
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.d(x) + self.shared.seen
+        return y if y.abs().sum() > 0 else x
+
+
+def test_a_box_reads_what_others_left_in_an_object() -> None:
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = s.stem(x)
+        s.m.shared.seen = s.b(s.a(y)).relu()
+        return head(s, s.e(s.c(s.m.shared.seen) + s.m(y)))
+
+    network = sparse(graph(run, m=TakesFirst(State()), e=conv(8)), joint=False)
+    copied, report = absorbed(network)
+    assert list(report.boxes) == ["m"]
     assert_same_in_both_modes(network, copied)
 
 

@@ -66,6 +66,12 @@ def test_a_chain() -> None:
     assert [spaces.width(spaces.roles["a"][role]) for role in ("channels", "filters")] == [8, 8]
 
 
+def test_a_reason_goes_through_what_lets_it_pass() -> None:
+    model = graph(lambda s, x: head(s, s.a(s.bn3(s.act(F.relu(x))))), act=nn.Tanh(),
+                  bn3=nn.BatchNorm2d(3), a=conv(3, 8))  # fmt: skip
+    assert pins(channel_spaces(model))["a.channels"] == INPUT
+
+
 def test_additions_tie() -> None:
     def run(s: Any, x: Tensor) -> Tensor:
         y = s.stem(x)
@@ -230,7 +236,8 @@ def test_layers_that_share_a_space_share_its_partition(method: str) -> None:
 
 def test_the_reason_is_true_where_blocks_differ() -> None:
     # filters are grouped by 4, what reads them by 2: the larger side cannot serve both
-    network = sparse(CONCATENATED["two"].make(), block=(4, 2))
+    densities = {"a": 1 - 1e-9, "b": 1 - 1e-9, "w": 0.5}
+    network = sparse(CONCATENATED["two"].make(), block=(4, 2), densities=densities)
     _, report = absorbed(network)
-    for why in report.standalone.values():
-        assert "lie across" not in why  # parts of 8 channels, groups of 2
+    why = report.standalone["w"]  # parts of 8 channels, groups of 2
+    assert why == "channels: other layers that see them are grouped otherwise"

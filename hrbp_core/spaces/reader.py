@@ -208,7 +208,13 @@ def _plain_name(module: nn.Module) -> str:
     """Return the class's name where it says how many dimensions the module takes."""
     if isinstance(module, nn.Conv2d | BlockSparseConv2d | _BatchNorm):
         return ""  # a norm refuses other ranks itself; see below for convolutions
-    return type(module).__name__
+    return _torch_name(module)
+
+
+def _torch_name(module: nn.Module) -> str:
+    """Return the name of torch's own class that the module is, whatever a subclass is called."""
+    kinds = (kind for kind in type(module).__mro__ if kind.__module__.startswith("torch."))
+    return next(kinds, type(module)).__name__
 
 
 def _pixels(module: nn.Module, value: Axis) -> Axis:
@@ -216,7 +222,7 @@ def _pixels(module: nn.Module, value: Axis) -> Axis:
     if isinstance(module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd):
         ones = {2, 3} if ops.pooled_to_one(module.output_size) else set()
         return replace(value, ones=frozenset(ones))
-    changes = ops.changes_pixels(type(module).__name__.lower())
+    changes = ops.changes_pixels(_torch_name(module).lower())
     return replace(value, ones=frozenset()) if changes else value
 
 
