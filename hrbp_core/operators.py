@@ -39,8 +39,8 @@ def fprop(
     """Return y; the operator's own arguments, here without its dispatch."""
     if has_kernels(x):
         return gpu.fprop(x, values, bias, tables, shape, block, _geometry(*geometry))
-    y = cpu.fprop(x, values, cpu.plan_for(entries, shape, block), _geometry(*geometry))
-    return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
+    plan = cpu.plan_for(entries, shape, block)
+    return cpu.fprop(x, values, plan, _geometry(*geometry), bias)
 
 
 def dgrad(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrbp_core import reference
-from hrbp_core.kernels import cpu
+from hrbp_core.kernels import cpu, grouped
 from hrbp_core.kernels.plan import Plan
 from hrbp_core.ops import block_sparse_conv2d
 from hrbp_core.shapes import ConvShape
@@ -72,16 +72,28 @@ def ours(problem: Problem, x: Tensor, values: Tensor, dy: Tensor) -> Results:
     }
 
 
+def by_convolutions(problem: Problem, x: Tensor, values: Tensor, dy: Tensor) -> Results:
+    """The passes by torch's grouped convolutions, wherever machine code could compute them."""
+    plan, geometry = plan_of(problem), problem.geometry
+    return {
+        "fprop": grouped.fprop(x, values, plan, geometry),
+        "dgrad": grouped.dgrad(dy, values, plan, x.shape[2:], geometry),
+        "wgrad": grouped.wgrad(dy, x, plan, geometry),
+    }
+
+
 def one_form(problem: Problem, x: Tensor, values: Tensor, dy: Tensor, *, channels: bool) -> Results:
     """The backward passes in the form asked for, cut over channel or over filter groups."""
     plan, geometry, (block_k, block_c) = plan_of(problem), problem.geometry, problem.pattern.block
-    dy = cpu._pad_channels(dy, plan.grid[0] * block_k)
-    padded = cpu._pad_channels(x, plan.grid[1] * block_c)
-    dgrad = cpu._dgrad_over_channels if channels else cpu._dgrad_over_filters
+    dy = grouped.pad_channels(dy, plan.grid[0] * block_k)
+    padded = grouped.pad_channels(x, plan.grid[1] * block_c)
+    dgrad = grouped._dgrad_over_channels if channels else grouped._dgrad_over_filters
     side = plan.by_channel if channels else plan.by_filter
     return {
-        "dgrad": cpu._trim(dgrad(dy, values, plan, (x.shape[2], x.shape[3]), geometry), x.shape[1]),
-        "wgrad": cpu._wgrad_piece(dy, padded, plan, side, not channels, geometry),
+        "dgrad": grouped.trim(
+            dgrad(dy, values, plan, (x.shape[2], x.shape[3]), geometry), x.shape[1]
+        ),
+        "wgrad": grouped._wgrad_piece(dy, padded, plan, side, not channels, geometry),
     }
 
 

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hrbp_core.kernels import cpu
+from hrbp_core.kernels import grouped
 from hrbp_core.pattern import BlockPattern
 from hrbp_core.shapes import ConvShape
 from tests.cpu_checks import (
     BOTH,
     FORMS,
     LOW,
+    by_convolutions,
     check,
     layer,
     ours,
@@ -78,7 +79,8 @@ def test_layers_of_usual_size(dtype: torch.dtype, block: tuple[int, int], style:
         k, c = 128, 192
     pattern = random_pattern((k, c, 3, 3), block, 5, style)
     shape = ConvShape(2, c, 9, 8, k, 3, 3, (2, 1), (1, 1))
-    check(Problem(pattern, shape, 1), dtype, ours)
+    for run in (ours, by_convolutions):
+        check(Problem(pattern, shape, 1), dtype, run)
 
 
 @pytest.mark.parametrize("limit", [1, 20_000, 60_000])
@@ -89,7 +91,7 @@ def test_batches_in_pieces(
 ) -> None:
     problem = layer(style)
     whole = ours(problem, *problem.tensors(torch.float64))
-    monkeypatch.setattr(cpu, "GATHER_LIMIT_BYTES", limit)
+    monkeypatch.setattr(grouped, "GATHER_LIMIT_BYTES", limit)
     check(problem, dtype, ours)
     for form in FORMS:
         check(problem, dtype, form)
@@ -101,8 +103,8 @@ def test_batches_in_pieces(
 @given(batch=st.integers(0, 9), image_bytes=st.integers(0, 400))
 def test_pieces_cover_the_batch_below_the_limit(batch: int, image_bytes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "GATHER_LIMIT_BYTES", 100)
-        pieces = cpu._pieces(batch, image_bytes)
+        patch.setattr(grouped, "GATHER_LIMIT_BYTES", 100)
+        pieces = grouped._pieces(batch, image_bytes)
     images = list(range(batch))
     assert [i for piece in pieces for i in images[piece]] == images
     assert all(len(images[p]) in (0, 1) or len(images[p]) * image_bytes <= 100 for p in pieces)
@@ -123,13 +125,13 @@ def test_the_cheaper_cut_is_taken(transposed: bool, monkeypatch: pytest.MonkeyPa
     taken: list[tuple] = []
 
     def watch(name: str) -> None:
-        real = getattr(cpu, name)
+        real = getattr(grouped, name)
 
         def record(*args: object) -> Tensor:
             taken.append((name, args[4] if name == "_wgrad_piece" else None))
             return real(*args)
 
-        monkeypatch.setattr(cpu, name, record)
+        monkeypatch.setattr(grouped, name, record)
 
     for name in ("_dgrad_over_channels", "_dgrad_over_filters", "_wgrad_piece"):
         watch(name)

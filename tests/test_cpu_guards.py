@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hrbp_core import BlockPattern, BlockSparseConv2d, block_sparse_conv2d, reference
-from hrbp_core.kernels import cpu
+from hrbp_core.kernels import cpu, grouped
 from hrbp_core.shapes import pair
 
 
@@ -53,17 +53,19 @@ def test_summing_copies_stays_below_the_limit(monkeypatch):
     pattern = BlockPattern.dense((64, 16, 3, 3), (16, 8))
     plan = cpu.plan_for(pattern.entries, pattern.shape, pattern.block)
     seen = []
-    real = cpu._input_gradient
+    real = grouped._input_gradient
 
     def spy(*args):
         out = real(*args)
         seen.append(out.numel() * out.element_size())
         return out
 
-    monkeypatch.setattr(cpu, "_input_gradient", spy)
-    monkeypatch.setattr(cpu, "GATHER_LIMIT_BYTES", 64 * 1024)
+    monkeypatch.setattr(grouped, "_input_gradient", spy)
+    monkeypatch.setattr(grouped, "GATHER_LIMIT_BYTES", 64 * 1024)
     dy = torch.randn(8, 64, 12, 12)
-    cpu._dgrad_over_filters(dy, pattern.pack(torch.randn(64, 16, 3, 3)), plan, (14, 14), GEOMETRY)
+    grouped._dgrad_over_filters(
+        dy, pattern.pack(torch.randn(64, 16, 3, 3)), plan, (14, 14), GEOMETRY
+    )
     assert len(seen) > 1
     assert max(seen) <= 64 * 1024
 

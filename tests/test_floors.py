@@ -48,7 +48,14 @@ RANKS: dict[str, float] = {
     "hrbp_core.operators": 2.5,
     "hrbp_core.one_sided": 2.6,
     "hrbp_core.ops": 3,
+    "hrbp_core.densely": 3.05,
+    "hrbp_core.policy": 3.06,
+    "hrbp_core.stored": 3.07,
     "hrbp_core.nn": 3.1,
+    "hrbp_core.observing": 3.15,
+    "hrbp_core.trials": 3.16,
+    "hrbp_core.calibration_report": 3.15,
+    "hrbp_core.calibration": 3.2,
     "hrbp_core.spaces": 3.15,
     "hrbp_core.conversion_report": 3.15,
     "hrbp_core.conversion": 3.2,
@@ -80,7 +87,7 @@ NO_TORCH = (
     "reports",
 )
 STANDARD = sys.stdlib_module_names
-OUTSIDE_OF = {0: {"numpy", "scipy"}, "hrbp_core": {"torch", "triton", "numpy", "scipy"}}
+OUTSIDE_OF = {0: {"numpy", "scipy"}, "hrbp_core": {"llvmlite", "numpy", "scipy", "torch", "triton"}}
 LIGHT = {"typer", "click", "rich", "filelock"}  # what a command line may load
 
 

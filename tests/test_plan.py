@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrbp_core.kernels import cpu
-from hrbp_core.kernels.plan import KEPT_SIZES, Gather, Plan, Side, cut_buckets
+from hrbp_core.kernels import cpu, grouped
+from hrbp_core.kernels.buckets import KEPT_SIZES, Gather, Side, cut_buckets
+from hrbp_core.kernels.plan import Plan
 from hrbp_core.pattern import BlockPattern
 from tests.pattern_samples import Problem, problems, random_pattern
 
@@ -93,7 +94,7 @@ def dense_from(side: Side, values: torch.Tensor, plan: Plan, over_channels: bool
     (bk, bc), (r, s) = plan.block, plan.shape[2:]
     dense = torch.zeros(plan.grid[0] * bk, plan.grid[1] * bc, r, s)
     for bucket in side.buckets:
-        make = cpu._channel_weight if over_channels else cpu._filter_weight
+        make = grouped._channel_weight if over_channels else grouped._filter_weight
         weight = make(bucket, values, plan)
         for i, row in enumerate(bucket.rows):
             for j in np.flatnonzero(bucket.real[i]):

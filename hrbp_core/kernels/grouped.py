@@ -13,40 +13,27 @@ cheaper cut is taken, by counting, and the same bits come out in every process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hrbp_core.kernels.plan import Bucket, Plan, Side
+from hrbp_core.kernels.buckets import Bucket, Side
+from hrbp_core.kernels.plan import Plan
 from hrbp_core.launch_tables import Geometry
-from hrbp_core.shapes import FilterShape, Pair, output_extent
+from hrbp_core.shapes import Pair, output_extent
 
 CL = torch.channels_last
 # A gathered copy of x or dy holds one row a kept block; batches are cut so that it stays below.
 GATHER_LIMIT_BYTES = 256 * 2**20
 
 
-@lru_cache(maxsize=512)
-def _plan(content: bytes, shape: FilterShape, block: Pair) -> Plan:
-    return Plan(np.frombuffer(content, dtype=np.int32).reshape(-1, 3), shape, block)
-
-
-def plan_for(entries: Tensor, shape: Sequence[int], block: Sequence[int]) -> Plan:
-    """Return the plan of a pattern, from a cache keyed on content (in-place updates are seen)."""
-    content = entries.detach().cpu().contiguous().numpy().tobytes()
-    k, c, r, s = shape
-    return _plan(content, (k, c, r, s), (block[0], block[1]))
-
-
 def fprop(x: Tensor, values: Tensor, plan: Plan, geometry: Geometry) -> Tensor:
     """Return y [N, K, P, Q]. x: [N, C, H, W]; values as BlockPattern packs them."""
     side, (block_k, block_c) = plan.by_filter, plan.block
-    x = _pad_channels(x, plan.grid[1] * block_c)
+    x = pad_channels(x, plan.grid[1] * block_c)
     weights = [_filter_weight(b, values, plan) for b in side.buckets]
-    size = _output_size(x, plan, geometry)
+    size = output_size(x, plan, geometry)
     chunks = []
     for piece in _pieces(len(x), _gathered_bytes(x, side, plan.grid[1])):
         part = x[piece]
@@ -55,25 +42,25 @@ def fprop(x: Tensor, values: Tensor, plan: Plan, geometry: Geometry) -> Tensor:
             for b, w in zip(side.buckets, weights, strict=True)
         )
         chunks.append(_assemble(outs, side, (len(part), *size), block_k, x))
-    return _trim(_join(chunks), plan.shape[0])
+    return trim(_join(chunks), plan.shape[0])
 
 
 def dgrad(
     dy: Tensor, values: Tensor, plan: Plan, input_size: Sequence[int], geometry: Geometry
 ) -> Tensor:
     """Return dx [N, C, H, W] for input_size (H, W). dy: [N, K, P, Q]."""
-    dy = _pad_channels(dy, plan.grid[0] * plan.block[0])
+    dy = pad_channels(dy, plan.grid[0] * plan.block[0])
     # On equal cost C: it rounds each element once, where R rounds every copy before it sums.
     over_channels = plan.by_channel.cost <= plan.by_filter.cost
     form = _dgrad_over_channels if over_channels else _dgrad_over_filters
-    return _trim(form(dy, values, plan, (input_size[0], input_size[1]), geometry), plan.shape[1])
+    return trim(form(dy, values, plan, (input_size[0], input_size[1]), geometry), plan.shape[1])
 
 
 def wgrad(dy: Tensor, x: Tensor, plan: Plan, geometry: Geometry) -> Tensor:
     """Return dvalues [entries * block_k, block_c]. dy: [N, K, P, Q]; x: [N, C, H, W]."""
     block_k, block_c = plan.block
-    dy = _pad_channels(dy, plan.grid[0] * block_k)
-    x = _pad_channels(x, plan.grid[1] * block_c)
+    dy = pad_channels(dy, plan.grid[0] * block_k)
+    x = pad_channels(x, plan.grid[1] * block_c)
     # On equal cost R: its gradient segments are already in the order of values.
     over_filters = plan.by_filter.cost <= plan.by_channel.cost
     side = plan.by_filter if over_filters else plan.by_channel
@@ -266,7 +253,7 @@ def _pieces(batch: int, image_bytes: int) -> list[slice]:
     return [slice(i, min(i + step, batch)) for i in range(0, max(batch, 1), step)]
 
 
-def _output_size(x: Tensor, plan: Plan, geometry: Geometry) -> Pair:
+def output_size(x: Tensor, plan: Plan, geometry: Geometry) -> Pair:
     stride, padding, dilation = geometry
     p, q = (
         output_extent(x.shape[2 + i], plan.shape[2 + i], stride[i], padding[i], dilation[i])
@@ -275,7 +262,7 @@ def _output_size(x: Tensor, plan: Plan, geometry: Geometry) -> Pair:
     return p, q
 
 
-def _pad_channels(tensor: Tensor, channels: int) -> Tensor:
+def pad_channels(tensor: Tensor, channels: int) -> Tensor:
     """Return the tensor channels_last, with zero channels up to a whole number of groups."""
     missing = channels - tensor.shape[1]
     if missing:
@@ -283,7 +270,7 @@ def _pad_channels(tensor: Tensor, channels: int) -> Tensor:
     return tensor.contiguous(memory_format=CL)
 
 
-def _trim(tensor: Tensor, channels: int) -> Tensor:
+def trim(tensor: Tensor, channels: int) -> Tensor:
     if tensor.shape[1] != channels:
         tensor = tensor[:, :channels]
     return tensor.contiguous(memory_format=CL)
