@@ -245,8 +245,7 @@ python -m pip install -c constraints.txt -e '.[test]'"
             echo "note: ${tool%% *} is not installed, so '$tool' is left out"
         fi
     done
-    step "testing" "$python" -m pytest -m "not gpu and not benchmark"
-    step "testing the interpreted kernels" "$python" -m tests.interpreted
+    step "testing" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$python" -m tests
 }
 
 test_in_tox() {

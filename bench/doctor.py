@@ -27,6 +27,7 @@ INSTALL = "run ./run_all.sh, or: python -m pip install -c constraints.txt -e '.[
 # Packages that a run can do without, and what it then lacks.
 OPTIONAL = {
     "triton": "kernels on a CUDA device",
+    "llvmlite": "machine code for the CPU's passes",
     "nvidia-ml-py": "clocks, power and energy of the GPU",
     "pyarrow": "images read from parquet files",
     "pytest-benchmark": "`pytest-benchmark compare`",
@@ -234,6 +235,7 @@ def _cpu_kernels(torch: Any) -> Iterator[Finding]:
     else:
         advice = "CPU figures are no guide without it: install a torch built with oneDNN"
         yield Finding("oneDNN", "note", f"not in this torch, on {capability}", advice)
+    yield _cpu_passes()
     flags = _cpu_flags()
     native = sorted(flags & {"amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16"})
     if native:
@@ -241,6 +243,12 @@ def _cpu_kernels(torch: Any) -> Iterator[Finding]:
     else:
         found = "no instructions of its own" if flags else "unknown"
         yield Finding("bf16 on the CPU", "note", f"{found}: measure float32 there")
+
+
+def _cpu_passes() -> Finding:
+    from hrbp_core.kernels.native import machine
+
+    return Finding("CPU passes", "note" if machine.obstacle() else "ok", machine.describe())
 
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:

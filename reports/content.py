@@ -82,26 +82,37 @@ def _first_page(data: ReportData) -> Iterator[Block]:
         yield table
         yield Paragraph(
             "The mean is geometric, over layers and blocks. Faster and slower count the "
-            "layers whose whole interval lies above or below 1×; the rest is undecided. The last "
-            "column counts every cell of the three passes, whatever became of it."
+            "layers whose whole interval lies above or below 1×; the rest is undecided. Where a "
+            "layer is slower, policy auto keeps its dense convolution. The last column counts "
+            "every cell of the three passes, whatever became of it."
         )
 
 
 def _speed_table(data: ReportData) -> Table:
     rows = []
     for key in data.contexts():
-        for row in findings.ours_by_density(data, key):
-            undecided = row["cells"] - row["faster"] - row["slower"]
-            rows.append((
-                data.label(key, short=True),
-                style.percent(1 - row["density"]),
-                style.times(row["speedup"]),
-                style.interval(row["speedup_min"], row["speedup_max"]),
-                f"{row['faster']} / {undecided} / {row['slower']}",
-                findings.status_text(row),
-            ))  # fmt: skip
-    columns = ("where", "sparsity", "mean", "range", "faster / undecided / slower", "cells")
-    widths = (2.2, 0.9, 0.8, 1.6, 2.3, 2.0)
+        for block in findings.blocks_of(data, key):
+            for row in findings.ours_by_density(data, key, block):
+                undecided = row["cells"] - row["faster"] - row["slower"]
+                rows.append((
+                    data.label(key, short=True),
+                    block,
+                    style.percent(1 - row["density"]),
+                    style.times(row["speedup"]),
+                    style.interval(row["speedup_min"], row["speedup_max"]),
+                    f"{row['faster']} / {undecided} / {row['slower']}",
+                    findings.status_text(row),
+                ))  # fmt: skip
+    columns = (
+        "where",
+        "block",
+        "sparsity",
+        "mean",
+        "range",
+        "faster / undecided / slower",
+        "cells",
+    )
+    widths = (2.2, 0.8, 0.9, 0.8, 1.6, 2.3, 2.0)
     if len(data.contexts()) > 1:
         return Table(columns, tuple(rows), widths)
     return Table(columns[1:], tuple(row[1:] for row in rows), widths[1:])

@@ -54,10 +54,21 @@ def _cells_line(data: ReportData) -> str:
     )
 
 
-def ours_by_density(data: ReportData, key: Key) -> list[Record]:
-    """Return our rows of coverage for forward + backward, every block, the densest first."""
-    part = pick(data.coverage, [*CONTEXT, "impl", "pass", "block"], (*key, OURS, ALL, ALL))
+def ours_by_density(data: ReportData, key: Key, block: str = ALL) -> list[Record]:
+    """Return our rows of coverage for forward + backward, the densest first.
+
+    Args:
+        block: "32x32", or all of them together.
+    """
+    part = pick(data.coverage, [*CONTEXT, "impl", "pass", "block"], (*key, OURS, ALL, block))
     return records(part.sort_values("density", ascending=False))
+
+
+def blocks_of(data: ReportData, key: Key) -> list[str]:
+    """Return "all", and after it each block where a context has several, the smallest first."""
+    part = pick(data.coverage, [*CONTEXT, "impl", "pass"], (*key, OURS, ALL))
+    each = sorted({*part["block"]} - {ALL}, key=lambda block: int(block.split("x")[0]))
+    return [ALL, *each] if len(each) > 1 else [ALL]
 
 
 def _speedup_text(row: Record) -> str:

@@ -91,7 +91,16 @@ def test_a_machine_that_has_everything_passes(modules, versions) -> None:
     assert found["torch"] == Finding("torch", "ok", versions["torch"])
     assert found["CUDA device"].state == "note"
     assert "C compiler" not in found
-    for name in ("python", "oneDNN", "bf16 on the CPU", "cores", "threads", "free disk", "driver"):
+    for name in (
+        "python",
+        "oneDNN",
+        "CPU passes",
+        "bf16 on the CPU",
+        "cores",
+        "threads",
+        "free disk",
+        "driver",
+    ):
         assert name in found
 
 

@@ -180,13 +180,14 @@ class Vectors:
         return None
 
     def _bfloat16(self, b: ir.IRBuilder, vector: Any, stored: Any) -> Any:
-        """Round to nearest, ties to even; what is no number stays none."""
+        """Round to nearest, ties to even.
+
+        What is no number stays none: it came from 16 bits or from the processor, and has zeros
+        below, so that rounding carries nothing.
+        """
         bits = b.bitcast(vector, ir.VectorType(I32, self.lanes))
         odd = b.and_(b.lshr(bits, self._all(16)), self._all(1))
-        rounded = b.lshr(b.add(b.add(bits, self._all(0x7FFF)), odd), self._all(16))
-        quiet = b.or_(b.lshr(bits, self._all(16)), self._all(0x40))
-        is_nan = b.fcmp_unordered("uno", vector, vector)
-        return b.trunc(b.select(is_nan, quiet, rounded), stored)
+        return b.trunc(b.lshr(b.add(b.add(bits, self._all(0x7FFF)), odd), self._all(16)), stored)
 
     def _all(self, value: int) -> Any:
         return ir.Constant(ir.VectorType(I32, self.lanes), [value] * self.lanes)

@@ -102,20 +102,27 @@ def compile_function(module: Any, name: str) -> int:
     Args:
         name: of the function; no other function may ever have it, for one engine holds them all.
     """
-    import llvmlite.binding as llvm
 
     with _LOCK:
         compiler, machine = _engine()
         if compiler.get_function_address(name):
             raise ValueError(f"expected a new name for a compiled function, got {name!r} again")
-        parsed = llvm.parse_assembly(str(module))
-        parsed.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        # the loops are written as they should run; these passes only cost time
-        options.loop_unrolling = options.loop_interleaving = False
-        options.slp_vectorization = options.loop_vectorization = False
-        builder = llvm.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(parsed, builder)
+        parsed = optimized(module, machine)
         compiler.add_module(parsed)
         compiler.finalize_object()
         return int(compiler.get_function_address(name))
+
+
+def optimized(module: Any, machine: Any) -> Any:
+    """Return an IR module, parsed and optimized for a target machine of LLVM."""
+    import llvmlite.binding as llvm
+
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    # the loops are written as they should run; these passes only cost time
+    options.loop_unrolling = options.loop_interleaving = False
+    options.slp_vectorization = options.loop_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(parsed, builder)
+    return parsed
