@@ -21,6 +21,7 @@ from bench import (
     cli_export,
     cli_profile,
     cli_quality,
+    cli_tune,
 )
 from bench.cli_lists import split
 from bench.progress import bar
@@ -37,6 +38,7 @@ cli_export.register(app)
 cli_breakeven.register(app)
 cli_quality.register(app)
 cli_convert.register(app)
+cli_tune.register(app)
 
 
 class Exit:
@@ -101,14 +103,18 @@ def run(
     ] = "float32",
     passes: Annotated[str, typer.Option(help="Any of fprop,dgrad,wgrad.")] = "fprop,dgrad,wgrad",
     impl_names: Annotated[
-        str | None, typer.Option("--impls", help="Of `list impls`; all when left out.")
+        str | None, typer.Option("--impls", help="Of `list impls`; the suite's when left out.")
     ] = None,
     densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25.")] = None,
     blocks: Annotated[str | None, typer.Option(help="E.g. 16,32,64.")] = None,
     layers: Annotated[str | None, typer.Option(help="Of `list layers`.")] = None,
-    method: Annotated[str, typer.Option(help="hrbp2, hrbp, hrbp2_pp, aligned, ...")] = "hrbp2",
-    balance: Annotated[str, typer.Option(help="none, filters, both.")] = "none",
-    layout: Annotated[str, typer.Option(help="canonical or standalone.")] = "canonical",
+    method: Annotated[
+        str | None, typer.Option(help="hrbp2, hrbp, hrbp2_pp, aligned, ...; the suite's.")
+    ] = None,
+    balance: Annotated[str | None, typer.Option(help="none, filters, both; the suite's.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="canonical or standalone; the suite's.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images; 8 on a CPU, 128 on CUDA.")] = None,
     mode: Annotated[
         str | None, typer.Option(help="CPU: hot, cold. CUDA: cold, hot, sustained, host.")
@@ -135,7 +141,7 @@ def run(
     with sentences():
         from bench import impls
         from bench.environment import pick_device
-        from bench.suites import Sweep, passes_of
+        from bench.suites import Sweep, find_suite, passes_of
         from bench.sweep import Options, run_sweep
 
         if not limit > 0:
@@ -154,7 +160,8 @@ def run(
             layout=layout,
             batch=batch,
         )
-        names = split(impl_names, "impls", str) or tuple(impls.available())
+        own = find_suite(suite).impls or tuple(impls.available())
+        names = split(impl_names, "impls", str) or own
         try:
             with bar("cases") as progress:
                 result = run_sweep(sweep, names, out, progress, options)

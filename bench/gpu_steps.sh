@@ -12,7 +12,7 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
         [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
         if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
     done <<'EOF'
-machine 20 check,ceilings,sweep,measure,targets,cuda,cpu
+machine 20 check,ceilings,sweep,measure,tune,targets,cuda,cpu
 doctor 20 check,cuda,cpu
 tiles-first 105 check,cuda,cpu
 tests-first 45 check,cuda,cpu
@@ -22,6 +22,7 @@ tests 60 check,cuda,cpu
 sanitizer 35 check,cuda
 sweep-bfloat16 60 check,sweep,cuda,cpu
 sweep-float16 30 check,sweep,cuda
+tune 240 tune,cuda
 targets 300 targets,cuda
 sweep-sustained 90 measure,cuda
 profile 60 measure,cuda,cpu
@@ -55,6 +56,7 @@ command_of() { # STEP LIMIT: sets command
         tiles=("$python" -m bench check --device interpreter --dtypes float32 --blocks 16 --out "$out")
         half=float32
     fi
+    local aims=(--suite targets --batch 256 --dtype "$half")
     case $1 in
     machine) # shellcheck disable=SC2016 # "$0" is for that bash
         command=(bash -c 'nvidia-smi -L; nvidia-smi; "$0" -VV; uname -a; "$0" -c "import torch, triton"; "$0" -m pip list || :' "$python")
@@ -74,9 +76,11 @@ command_of() { # STEP LIMIT: sets command
         command=("${run[@]}" --dtype "$half" "${first[@]}" --impls "dense,block_sparse") ;;
     sweep-bfloat16) command=("${run[@]}" --dtype "$half") ;;
     sweep-float16) command=("${run[@]}" --dtype float16) ;;
-    targets)
-        command=("$python" -m bench run --suite targets --device "$device" --batch 256 --dtype "$half"
-            --impls "dense,block_sparse" --out "$out/targets")
+    tune) command=("$python" -m bench tune "${aims[@]}" --minutes "$soon" --out "$out/tune") ;;
+    targets) # with the tiles that were tuned here, as far as there are some
+        command=("$python" -m bench run "${aims[@]}" --device "$device"
+            --out "$out/targets")
+        [ ! -s "$out/tune/tuned.json" ] || command=(env HRBP_TUNED="$out/tune/tuned.json" "${command[@]}")
         ;;
     sweep-sustained)
         command=("${run[@]}" --dtype "$half" "${first[@]}" --mode sustained --impls "dense,gather_grouped,block_sparse") ;;

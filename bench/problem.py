@@ -53,6 +53,7 @@ def pattern_of(shape: FilterShape, recipe: Recipe) -> BlockPattern:
         seed=recipe.seed,
         coverage=recipe.coverage,
         balance=recipe.balance,
+        taps=recipe.taps,
     )
 
 

@@ -67,7 +67,11 @@ def digest(data: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a cell's pattern is made: everything ``regroup`` takes, and the scores' family."""
+    """How a cell's pattern is made: everything ``regroup`` takes, and the scores' family.
+
+    Attributes:
+        taps: that every block of a ++ method keeps; None for as many as are best.
+    """
 
     method: str
     density: float
@@ -76,6 +80,7 @@ class Recipe:
     coverage: bool = True
     scores: str = "independent"
     seed: int = 0
+    taps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,10 @@ class Cell:
         """Return plain JSON types."""
         data = asdict(self)
         data["case"]["shape"] = self.case.shape.to_dict()
-        data["case"]["recipe"]["block"] = list(self.case.recipe.block)
+        recipe = data["case"]["recipe"]
+        recipe["block"] = list(self.case.recipe.block)
+        if recipe["taps"] is None:  # ids from before there were taps stay
+            del recipe["taps"]
         return data
 
     @property

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from bench.layers import RESNET50, VGG16, WRN28_10, Layer
+from bench.plans import QUICK as QUICK_PLANS
+from bench.plans import Plan, target_layers, target_plans
 from bench.records import Case, Recipe
 from bench.stop_rule import StopRule
 from hrbp_core.shapes import ConvShape, Pair, Pass, block_grid, least_density
@@ -22,20 +24,12 @@ BATCH = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which patterns a suite asks of a layer: (density, block) pairs."""
-
-    layer: str
-    density: float
-    block: int
-
-
-@dataclass(frozen=True)
 class Suite:
     """A table of layers, where it comes from, and the patterns it measures.
 
     Attributes:
         rule: when a cell of it is warm, and when it has samples enough.
+        impls: measured when none are named; all where there are none here.
     """
 
     name: str
@@ -45,40 +39,7 @@ class Suite:
     blocks: tuple[int, ...] = (16, 32, 64)
     plans: tuple[Plan, ...] = ()
     rule: StopRule = RECORDED
-
-
-# Eight patterns on four 3x3 layers of ResNet-50: each speed figure of the README has cells here.
-_QUICK = (
-    Plan("conv2_3x3", 0.5, 16),
-    Plan("conv3_3x3", 0.5, 32),
-    Plan("conv3_3x3", 0.25, 32),
-    Plan("conv4_3x3", 0.25, 32),
-    Plan("conv4_3x3", 0.25, 64),
-    Plan("conv4_3x3", 0.125, 32),
-    Plan("conv5_3x3", 0.25, 32),
-    Plan("conv5_3x3", 0.125, 32),
-)
-# Greatest sparsity that still says something of a whole network, by block: (density, block, least
-# channels). Below these the floor of coverage is above the density.
-_TARGETS = (
-    (0.25, 32, 128), (0.25, 64, 256), (0.125, 32, 256), (0.125, 64, 512), (0.1, 32, 320),
-    (0.1, 64, 640),
-)  # fmt: skip
-
-
-def _target_layers() -> tuple[Layer, ...]:
-    """Return the 3x3 layers of VGG-16, of ResNet-50 from conv3_x on, and of WRN-28-10."""
-    every = (*RESNET50, *VGG16, *WRN28_10)
-    return tuple(x for x in every if x.shape.R == 3 and min(x.shape.K, x.shape.C) >= 128)
-
-
-def _target_plans() -> tuple[Plan, ...]:
-    return tuple(
-        Plan(layer.name, density, block)
-        for layer in _target_layers()
-        for density, block, least in _TARGETS
-        if min(layer.shape.K, layer.shape.C) >= least
-    )
+    impls: tuple[str, ...] = ()
 
 
 _HE = "He et al. 2016, arXiv:1512.03385, table 1 (stride in the 3x3 layer, as in torchvision)"
@@ -89,8 +50,8 @@ SUITES = {
         Suite(
             "quick",
             _HE,
-            tuple(x for x in RESNET50 if x.name in {p.layer for p in _QUICK}),
-            plans=_QUICK,
+            tuple(x for x in RESNET50 if x.name in {p.layer for p in QUICK_PLANS}),
+            plans=QUICK_PLANS,
             rule=QUICK,
         ),
         Suite("resnet50", _HE, RESNET50),
@@ -106,10 +67,11 @@ SUITES = {
         ),
         Suite(
             "targets",
-            "3x3 layers of resnet50 (conv3_x on), vgg16 and wrn28_10 at 75 to 90 % sparsity",
-            _target_layers(),
-            plans=_target_plans(),
+            "3x3 layers of resnet50, vgg16 and wrn28_10, mostly at 75 to 90 % sparsity",
+            target_layers(),
+            plans=tuple(target_plans()),
             rule=QUICK,
+            impls=("dense", "block_sparse"),
         ),
     )
 }
@@ -126,9 +88,9 @@ class Sweep:
     densities: tuple[float, ...] | None = None
     blocks: tuple[int, ...] | None = None
     layers: tuple[str, ...] | None = None
-    method: str = "hrbp2"
-    balance: str = "none"
-    layout: str = "canonical"
+    method: str | None = None
+    balance: str | None = None
+    layout: str | None = None
     batch: int | None = None
 
 
@@ -158,29 +120,24 @@ def cases(sweep: Sweep) -> tuple[list[Case], list[Infeasible]]:
     suite = find_suite(sweep.suite)
     _check(sweep, suite)
     wanted, infeasible = [], []
-    for layer, density, block in _combinations(sweep, suite):
-        shape = replace(layer.shape, N=sweep.batch or BATCH[sweep.device])
-        reason = _obstacle(shape, density, block)
+    layers = {layer.name: layer.shape for layer in suite.layers}
+    for plan in _plans(sweep, suite):
+        shape, block = layers[plan.layer], (plan.block, plan.block)
+        shape = replace(shape, N=sweep.batch or BATCH[sweep.device])
+        reason = _obstacle(shape, plan)
         if reason:
-            infeasible.append(Infeasible(layer.name, density, (block, block), reason))
+            infeasible.append(Infeasible(plan.layer, plan.density, block, reason))
             continue
-        recipe = Recipe(sweep.method, density, (block, block), sweep.balance)
-        gk, gc = block_grid(shape, block)
-        entries = round(density * gk * gc) * shape.R * shape.S
+        recipe = Recipe(plan.method, plan.density, block, plan.balance, taps=plan.taps)
+        gk, gc = block_grid(shape, plan.block)
+        entries = round(plan.density * gk * gc) * shape.R * shape.S
         wanted += [
             Case(
-                suite.name,
-                layer.name,
-                shape,
-                sweep.dtype,
-                sweep.device,
-                conv_pass,
-                recipe,
-                entries,
-                sweep.layout,
+                suite.name, plan.layer, shape, sweep.dtype, sweep.device, conv_pass, recipe,
+                entries, plan.layout,
             )
             for conv_pass in sweep.passes
-        ]
+        ]  # fmt: skip
     return wanted, infeasible
 
 
@@ -210,24 +167,30 @@ def suite_of(layer: str) -> Suite:
     return find_suite(found[layer])
 
 
-def _combinations(sweep: Sweep, suite: Suite) -> list[tuple[Layer, float, int]]:
-    layers = {layer.name: layer for layer in suite.layers}
+def _plans(sweep: Sweep, suite: Suite) -> list[Plan]:
+    """Return the sweep's plans: the suite's own, or all that the sweep's lists make."""
     if suite.plans and sweep.densities is None and sweep.blocks is None:
-        found = [(layers[p.layer], p.density, p.block) for p in suite.plans]
+        found = list(suite.plans)
     else:
         found = [
-            (layer, density, block)
+            Plan(layer.name, density, block)
             for layer in suite.layers
             for density in sweep.densities or suite.densities
             for block in sweep.blocks or suite.blocks
         ]
-    return [c for c in found if sweep.layers is None or c[0].name in sweep.layers]
+    asked = {n: v for n in ("method", "balance", "layout") if (v := getattr(sweep, n)) is not None}
+    if sweep.method is not None:
+        asked["taps"] = None
+    found = [replace(plan, **asked) for plan in found]
+    chosen = (p for p in found if sweep.layers is None or p.layer in sweep.layers)
+    return list(dict.fromkeys(chosen))
 
 
-def _obstacle(shape: ConvShape, density: float, block: int) -> str | None:
+def _obstacle(shape: ConvShape, plan: Plan) -> str | None:
+    block, density = plan.block, plan.density
     if block > min(shape.K, shape.C):
         return f"block {block} is larger than the layer ({shape.K} filters, {shape.C} channels)"
-    least = least_density(shape, block)
+    least = least_density(shape, block) * (plan.taps or shape.R * shape.S) / (shape.R * shape.S)
     if density < least:
         return f"density {density:g} is under the least one that keeps every group, {least:.4g}"
     return None
@@ -241,12 +204,12 @@ def _check(sweep: Sweep, suite: Suite) -> None:
         ("layout", sweep.layout, ("canonical", "standalone")),
         *(("layer", layer, [x.name for x in suite.layers]) for layer in sweep.layers or ()),
     ):
-        if value not in choices:
+        if value is not None and value not in choices:
             raise ValueError(f"expected a {name} of {', '.join(choices)}; got {value!r}")
-    if sweep.method in ONE_SIDED and sweep.layout == "canonical":
+    if sweep.method in ONE_SIDED and sweep.layout != "standalone":
         raise ValueError(
             f"expected layout standalone with {sweep.method}, whose channels are gathered in every "
-            "call; got canonical"
+            f"call; got {sweep.layout or 'canonical'}"
         )
     if sweep.dtype == "tf32" and sweep.device != "cuda":
         raise ValueError(f"expected dtype tf32 on cuda alone, got it on {sweep.device}")

@@ -24,6 +24,7 @@ RANKS: dict[str, float] = {
     "bench.records": 0.1,
     "bench.stop_rule": 0.1,
     "bench.layers": 0.1,
+    "bench.plans": 0.2,
     "bench.floors": 0.2,
     "hrbp_core.tables": 1,
     "hrbp_core.pattern": 1.1,

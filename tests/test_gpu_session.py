@@ -64,18 +64,29 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
         ("sweep", ["machine", "sweep-first", "sweep-bfloat16", "sweep-float16", "report"]),
         ("report,ceilings", ["machine", "ceilings", "report"]),
         ("measure", MEASURE),
+        ("tune", ["machine", "tune"]),
         ("targets", ["machine", "targets"]),
-        ("all", [*STEPS[:-2], "targets", *MEASURE[1:], STEPS[-1]]),
+        ("all", [*STEPS[:-2], "tune", "targets", *MEASURE[1:], STEPS[-1]]),
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
-    done = session.run("--dry-run", stage=stage, minutes="20")
+    done = session.run("--dry-run", stage=stage, minutes="25")
     assert [name for name, _, _ in planned(done.stdout)] == steps
 
 
-def test_tiles_stop_by_themselves_before_their_limit(session: Session) -> None:
-    for name, limit, command in planned(session.run("--dry-run").stdout):
-        if name.startswith("tiles"):
+def test_on_a_cpu_nothing_is_tuned(session: Session) -> None:
+    done = session.run("--dry-run", "--device", "cpu", stage="tune,targets")
+    assert [name for name, _, _ in planned(done.stdout)] == ["machine"]
+
+
+@pytest.mark.parametrize(("stage", "steps"), [("check", "tiles"), ("tune", "tune")])
+def test_what_can_stop_by_itself_does_before_its_limit(
+    session: Session, stage: str, steps: str
+) -> None:
+    plan = planned(session.run("--dry-run", stage=stage).stdout)
+    assert [name for name, _, _ in plan if name.startswith(steps)]
+    for name, limit, command in plan:
+        if name.startswith(steps):
             # a second may pass between the two numbers
             assert 60 * float(command.split("--minutes ")[1].split()[0]) <= limit - 9
 
@@ -85,7 +96,7 @@ def test_tiles_stop_by_themselves_before_their_limit(session: Session) -> None:
     [
         (
             ["--stage", "chekc"],
-            "expected a stage of check, ceilings, sweep, report, measure, targets, all",
+            "expected a stage of check, ceilings, sweep, report, measure, tune, targets, all",
         ),
         (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),

@@ -70,6 +70,30 @@ def test_tiles_that_are_left_go_on_in_the_next_call(session: Session) -> None:
     assert len([line for line in session.asked[count:] if "bench check" in line]) >= 2
 
 
+def test_targets_take_the_tiles_that_were_tuned_before_them(session: Session) -> None:
+    def last() -> str:
+        return next(line for line in reversed(session.asked) if "bench run" in line)
+
+    assert session.run(stage="targets").returncode == 0
+    assert last().endswith("HRBP_TUNED=unset")
+    (session.out / "steps.tsv").unlink()
+    done = session.run(stage="tune,targets", TUNES="yes")
+    assert done.returncode == 0, done.stdout
+    asked = [line for line in session.asked if "--suite targets" in line][-2:]
+    assert "bench tune --suite targets --batch 256 --dtype bfloat16" in asked[0]
+    assert "bench run --suite targets --batch 256 --dtype bfloat16" in asked[1]
+    assert last().endswith(f"HRBP_TUNED={session.out / 'tune' / 'tuned.json'}")
+
+
+def test_problems_that_are_left_are_tuned_in_the_next_call(session: Session) -> None:
+    done = session.run(stage="tune", TUNE_SAYS="12 problems left for another call; go on")
+    assert (done.returncode, "of the same command: tune" in done.stdout) == (3, True)
+    assert session.run(stage="tune").returncode == 0
+    assert len([line for line in session.asked if "bench tune" in line]) == 2
+    assert session.run(stage="tune").returncode == 0
+    assert len([line for line in session.asked if "bench tune" in line]) == 2
+
+
 def test_a_step_beyond_its_limit_is_stopped_and_left(session: Session) -> None:
     done = session.run(stage="ceilings", minutes="0.15", SLOW="bench ceilings")
     assert done.returncode == 3

@@ -11,7 +11,7 @@ from bench.quality import plan as quality_plan
 from bench.records import Cell
 from bench.suites import SUITES, Sweep, cases, passes_of
 from hrbp_core import regrouping
-from hrbp_core.shapes import least_density
+from hrbp_core.shapes import Pass, least_density
 
 
 def test_quick_is_feasible_and_small():
@@ -33,7 +33,8 @@ def test_quick_holds_the_layers_of_the_headline_figures():
 def test_cases_have_feasible_patterns_and_published_sizes(name):
     found, infeasible = cases(Sweep(name, "cuda"))
     for case in found:
-        assert case.recipe.density >= least_density(case.shape, case.recipe.block)
+        share = (case.recipe.taps or case.shape.R * case.shape.S) / (case.shape.R * case.shape.S)
+        assert case.recipe.density >= least_density(case.shape, case.recipe.block) * share
         assert case.shape.N == 128
     assert all("density" in i.reason or "block" in i.reason for i in infeasible)
 
@@ -44,6 +45,35 @@ def test_resnet50_has_the_published_flops():
     # conv5_x: 3 blocks; the first strided 3x3 stands apart
     conv5 = by_name["conv5_3x3_s2"] + 2 * by_name["conv5_3x3"]
     assert conv5 == 3 * 512 * 512 * 9 * 49
+
+
+def test_targets_ask_for_every_kind_of_pattern_and_what_matters_first():
+    found, infeasible = cases(Sweep("targets", "cpu", passes=(Pass.FPROP,)))
+    kinds = [(c.recipe.method, c.recipe.balance, c.layout, c.recipe.taps) for c in found]
+    assert list(dict.fromkeys(kinds)) == [
+        ("hrbp2", "none", "canonical", None),
+        ("hrbp2", "both", "canonical", None),
+        ("hrbp2_pp", "none", "canonical", 4),
+        ("hrbp2", "none", "standalone", None),
+    ]
+    assert not infeasible
+    uneven = {(c.layer, c.recipe.density, c.recipe.block) for c in found[: kinds.count(kinds[0])]}
+    balanced, alone = kinds.count(("hrbp2", "both", "canonical", None)), kinds.count(kinds[-1])
+    assert len(uneven) == kinds.count(kinds[0]) == balanced + 2 == alone + 2
+    for case in found:
+        narrow = min(case.shape.K, case.shape.C)
+        assert case.shape.R == 3
+        assert case.recipe.density in ((0.25, 0.125, 0.1) if narrow >= 128 else (0.5,))
+        assert case.recipe.block[0] <= narrow / 2
+
+
+def test_what_is_asked_replaces_what_a_suite_has():
+    asked = Sweep("targets", "cpu", passes=(Pass.FPROP,), method="aligned", layers=("conv4_3x3",))
+    found, _ = cases(asked)
+    kinds = [(c.recipe.method, c.recipe.balance, c.layout, c.recipe.taps) for c in found]
+    assert {k[0] for k in kinds} == {"aligned"}
+    assert {k[3] for k in kinds} == {None}
+    assert len(set(found)) == len(found)
 
 
 def test_entries_are_the_exact_budget():

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bench.problem import Prepared, Problem, Unsupported
-from hrbp_core.kernels import gpu
+from hrbp_core.kernels import cpu, gpu
 from hrbp_core.kernels import problem as gpu_problem
 from hrbp_core.kernels.limits import check_problem
+from hrbp_core.kernels.native import machine
 from hrbp_core.launch_tables import whole_blocks
 from hrbp_core.ops import IndexTensors, index_tensors, spread_width
 from hrbp_core.shapes import Pass
@@ -83,12 +84,24 @@ def _passes(problem: Problem, index: IndexTensors) -> tuple[Callable[..., Tensor
 def _backend(problem: Problem) -> dict[str, Any]:
     """Return what runs a case, and in which tile."""
     if not problem.x.is_cuda or problem.x.dtype == torch.float64:
-        return {"backend": "torch grouped convolution"}
+        return {"backend": cpu_backend(problem)}
     return triton_backend(problem, problem.x.get_device())
 
 
+def cpu_backend(problem: Problem) -> str:
+    """Return what computes a case on a CPU."""
+    case = problem.case
+    source, size = (problem.x, problem.dy.shape[2:])
+    if case.conv_pass is Pass.DGRAD:
+        source, size = problem.dy, problem.x.shape[2:]
+    shape, block = problem.pattern.shape, problem.pattern.block
+    if cpu.takes_native(source, shape, block, (size[0], size[1])):
+        return machine.describe()
+    return "torch grouped convolution"
+
+
 def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
-    """Return the tile that the Triton kernels take.
+    """Return the tile that the Triton kernels take, and where the choice is from.
 
     Raises:
         Unsupported: no kernel for the case, or for the device.
@@ -106,7 +119,9 @@ def triton_backend(problem: Problem, device: int) -> dict[str, Any]:
         check_problem(inner, dtype, device)
     except (RuntimeError, TypeError, ValueError) as error:
         raise Unsupported(str(error)) from error
-    made_for = gpu.processors(device), gpu.capability(device)
-    tile = gpu.default_tile(case.conv_pass, inner, dtype, *made_for)
-    detail = {"backend": "triton", "tile": tile.name, "tile_from": "default"}
+    found = gpu.choose(case.conv_pass, inner, dtype, device)
+    detail: dict[str, Any] = {"backend": "triton"}
+    detail |= {"tile": found.tile.name, "tile_from": found.source}
+    if found.parts is not None:
+        detail["parts"] = found.parts
     return detail | ({"precision": inner.precision} if dtype == torch.float32 else {})

@@ -48,6 +48,20 @@ class Cost:
         return waves * (self.start_us + steps * self.step_us) + self.fixed_us
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What runs a problem.
+
+    Attributes:
+        parts: into how many wgrad cuts the pixels; None for the other passes.
+        source: "tuned" (a table of measurements), "model" (measured costs), or "size".
+    """
+
+    tile: Tile
+    parts: int | None
+    source: str
+
+
 # (extent of the block along the output's channels; wgrad: block_k), by tile
 _GATHER_COSTS: dict[tuple[int, Tile], Cost] = {
     (32, GatherTile(128, 32, 4, 5, False)): Cost(0.803, 0.128),
@@ -79,7 +93,7 @@ def legal_tiles(
     conv_pass: Pass, problem: Problem, dtype: torch.dtype, capability: int = HOPPER
 ) -> tuple[Tile, ...]:
     """Return the tiles that a problem may use on a device of this compute capability."""
-    kind = "ieee" if dtype == torch.float64 else arithmetic(dtype, problem.precision)
+    kind = kind_of(dtype, problem.precision)
     aligned = problem.shape[0] % 8 == 0 and problem.shape[1] % 8 == 0
     taps = problem.shape[2] * problem.shape[3]
     found = legal(conv_pass, kind, problem.block, aligned, taps, capability)
@@ -89,14 +103,19 @@ def legal_tiles(
     return found
 
 
-def default_tile(
+def kind_of(dtype: torch.dtype, precision: str) -> str:
+    """Return the ``arithmetic`` of a dtype; float64, which the interpreter takes, is "ieee"."""
+    return "ieee" if dtype == torch.float64 else arithmetic(dtype, precision)
+
+
+def default_choice(
     conv_pass: Pass,
     problem: Problem,
     dtype: torch.dtype,
     processors: int,
     capability: int = HOPPER,
-) -> Tile:
-    """Return the tile for a problem, by geometry and density.
+) -> Choice:
+    """Return what runs a problem that nobody has tuned, by geometry and density.
 
     Args:
         processors: multiprocessors of the device.
@@ -105,8 +124,25 @@ def default_tile(
     tiles = legal_tiles(conv_pass, problem, dtype, capability)
     timed = {t: c for t in tiles if (c := cost_of(conv_pass, problem, t)) and dtype.itemsize == 2}
     if timed and capability == HOPPER:  # where they were measured
-        return min(timed, key=lambda t: _predicted(conv_pass, problem, t, timed[t], processors))
-    return pick(tiles, *_room(conv_pass, problem), processors)
+        source = "model"
+        tile = min(timed, key=lambda t: _predicted(conv_pass, problem, t, timed[t], processors))
+    else:
+        source, tile = "size", pick(tiles, *_room(conv_pass, problem), processors)
+    parts = None
+    if isinstance(tile, WgradTile | RowWgradTile):
+        parts = default_parts(problem, tile, dtype.itemsize, processors)
+    return Choice(tile, parts, source)
+
+
+def default_tile(
+    conv_pass: Pass,
+    problem: Problem,
+    dtype: torch.dtype,
+    processors: int,
+    capability: int = HOPPER,
+) -> Tile:
+    """Return the tile of ``default_choice``."""
+    return default_choice(conv_pass, problem, dtype, processors, capability).tile
 
 
 def cost_of(conv_pass: Pass, problem: Problem, tile: Tile) -> Cost | None:
@@ -175,6 +211,11 @@ def _by_parts(
 def most_parts(steps: int, part_bytes: int, limit_bytes: int) -> int:
     """Return into how many parts the pixels may be cut: four steps each, within the limit."""
     return min(MAX_SPLITS, max(1, steps // 4), max(1, limit_bytes // max(part_bytes, 1)))
+
+
+def parts_limit(problem: Problem, tile: WgradTile | RowWgradTile, itemsize: int) -> int:
+    """Return the most parts that wgrad may cut the pixels into; ``itemsize``: of x, in bytes."""
+    return most_parts(wgrad_work(problem, tile)[1], *_workspace(problem, itemsize))
 
 
 def default_parts(

@@ -20,7 +20,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hrbp_core.kernels.choice import default_parts, default_tile, legal_tiles
+from hrbp_core.kernels import tuned
+from hrbp_core.kernels.choice import (
+    Choice,
+    default_choice,
+    default_parts,
+    legal_tiles,
+)
+from hrbp_core.kernels.choice import (
+    default_tile as default_tile,  # what compiles for a GPU that is not here looks for it beside
+)
 from hrbp_core.kernels.limits import check_dy, check_problem
 from hrbp_core.kernels.problem import CL, Problem, new_output
 from hrbp_core.kernels.tile_types import GatherTile, RowTile, RowWgradTile, Tile, WgradTile
@@ -29,6 +38,7 @@ from hrbp_core.launch_tables import Geometry
 from hrbp_core.shapes import FilterShape, Pair, Pass
 
 INTERPRETED_PROCESSORS = 4
+INTERPRETER = "interpreter"  # instead of a device's name
 
 conversions: Counter[str] = Counter()  # copies made because a tensor was not dense channels_last
 
@@ -165,20 +175,38 @@ def _checked(
 
 
 def _tile(conv_pass: Pass, problem: Problem, like: Tensor, tile: Tile | None) -> Tile:
-    """Return the tile to use: the one asked for, if it is legal, or the default."""
+    """Return the tile to use: the one asked for, if it is legal, or the one of ``choose``."""
     if tile is None:
         key = conv_pass, like.dtype, like.get_device()
         if key not in problem.kept:
-            device = _device(like)
-            problem.kept[key] = default_tile(
-                conv_pass, problem, like.dtype, processors(device), capability(device)
-            )
+            problem.kept[key] = choose(conv_pass, problem, like.dtype, _device(like)).tile
         return cast(Tile, problem.kept[key])
     allowed = legal_tiles(conv_pass, problem, like.dtype, capability(_device(like)))
     if tile not in allowed:
         names = ", ".join(t.name for t in allowed)
         raise ValueError(f"expected a legal tile, one of {names}; got {tile}")
     return tile
+
+
+def choose(conv_pass: Pass, problem: Problem, dtype: torch.dtype, device: int) -> Choice:
+    """Return what runs a problem: what was tuned for this GPU, or the default.
+
+    Args:
+        device: number of the CUDA device, or -1 under the interpreter.
+
+    Raises:
+        ValueError: a table of tuned tiles that cannot be read.
+    """
+    found = tuned.lookup(conv_pass, problem, dtype, device_name(device), capability(device))
+    if found:
+        return Choice(*found, "tuned")
+    return default_choice(conv_pass, problem, dtype, processors(device), capability(device))
+
+
+@lru_cache(maxsize=64)
+def device_name(device: int) -> str:
+    """Return the device's name, by which tuned tiles are looked up."""
+    return INTERPRETER if device < 0 else str(torch.cuda.get_device_name(device))
 
 
 @lru_cache(maxsize=64)
@@ -201,7 +229,12 @@ def capability(device: int) -> int:
 def _parts(problem: Problem, tile: WgradTile | RowWgradTile, x: Tensor, device: int) -> int:
     key = tile, x.dtype, device
     if key not in problem.kept:
-        problem.kept[key] = default_parts(problem, tile, x.element_size(), processors(device))
+        found = choose(Pass.WGRAD, problem, x.dtype, device)
+        problem.kept[key] = (
+            found.parts
+            if found.tile == tile
+            else default_parts(problem, tile, x.element_size(), processors(device))
+        )
     return cast(int, problem.kept[key])
 
 
