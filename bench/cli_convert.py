@@ -34,6 +34,9 @@ def convert(
     separately: Annotated[
         bool, typer.Option("--separately", help="Regroup each layer for itself.")
     ] = False,
+    policy: Annotated[
+        str, typer.Option(help="sparse, dense, auto: the faster way, layer by layer.")
+    ] = "sparse",
     time: Annotated[
         bool, typer.Option("--time", help="Time forward + backward against the dense network.")
     ] = False,
@@ -52,7 +55,7 @@ def convert(
         where = pick_device(device)
         wish = Wish(
             model, density, block, method, balance, scores, allocation, batch, seed,
-            not separately,
+            not separately, policy,
         )  # fmt: skip
         converted = run(wish, where)
         times = step_times(converted, where) if time else {}
@@ -70,6 +73,8 @@ def convert(
         return
     print(converted.report)
     print(converted.absorption)
+    for name, calibration in converted.calibrations.items():
+        print(f"{name}: {calibration}")
     for line in _told(converted, times, ratios, batch):
         print(line)
 
@@ -81,6 +86,7 @@ def _facts(converted: Converted, times: dict[str, Timed], ratios: dict[str, Any]
         "standalone": dict(converted.absorption.standalone),
         "seconds": converted.seconds,
         "difference": converted.difference,
+        "calibrations": {n: c.to_dict() for n, c in converted.calibrations.items()},
         "samples_s": {name: timed.samples_s for name, timed in times.items()},
         "flags": {name: [str(f) for f in timed.flags] for name, timed in times.items()},
         "rounds_rejected": {n: timed.detail["rounds_rejected"] for n, timed in times.items()},

@@ -17,10 +17,12 @@ from bench.clocks import clock_for
 from bench.session import set_up
 from bench.stats import median, median_interval
 from bench.timing import StopRule, Timed, spin, time_together
-from hrbp_core import absorb, allocate, convert, scores
+from hrbp_core import absorb, allocate, calibrate, convert, scores
+from hrbp_core.calibration_report import CalibrationReport
 from hrbp_core.conversion_report import Conversion
 from hrbp_core.convs import dense_by_default
 from hrbp_core.permute import Absorption
+from hrbp_core.policy import POLICIES
 
 RULE = StopRule(precision=0.01, cap_s=20, warmup_cap_s=5)
 SCORES = ("magnitude", "random", "snip")
@@ -35,6 +37,7 @@ class Wish:
         model: a name in ``bench.accuracy.models.MODELS``.
         scores: one of ``SCORES``; snip takes one batch of random images and labels.
         allocation: a name in ``hrbp_core.allocate.RULES``.
+        policy: of the sparse layers; "auto" calibrates each sparse network.
 
     Raises:
         ValueError: a name that does not exist; a batch below 1.
@@ -50,12 +53,14 @@ class Wish:
     batch: int = 8
     seed: int = 0
     joint: bool = True
+    policy: str = "sparse"
 
     def __post_init__(self) -> None:
         for value, known, name in (
             (self.model, MODELS, "model"),
             (self.scores, SCORES, "scores"),
             (self.allocation, allocate.RULES, "allocation"),
+            (self.policy, POLICIES, "policy"),
         ):
             if value not in known:
                 raise ValueError(f"expected {name} as one of {', '.join(known)}; got {value!r}")
@@ -68,9 +73,10 @@ class Converted:
     """The networks, and what was found on the way.
 
     Attributes:
-        seconds: "scores", "allocate", "convert", "absorb".
+        seconds: "scores", "allocate", "convert", "absorb", "calibrate".
         difference: "train" and "eval": |y - y'| / |y| of the absorbed network against the one
             that is not, in float32, on one batch.
+        calibrations: of the sparse networks, with policy "auto".
     """
 
     networks: dict[str, nn.Module]
@@ -79,6 +85,7 @@ class Converted:
     absorption: Absorption
     seconds: dict[str, float] = field(default_factory=dict)
     difference: dict[str, float] = field(default_factory=dict)
+    calibrations: dict[str, CalibrationReport] = field(default_factory=dict)
 
 
 def run(wish: Wish, device: str) -> Converted:
@@ -101,7 +108,8 @@ def run(wish: Wish, device: str) -> Converted:
         seconds,
         lambda: convert(
             dense, kept, method=wish.method, block=wish.block, scores=found,
-            balance=wish.balance, seed=wish.seed, joint=wish.joint, example=images[:1],
+            balance=wish.balance, seed=wish.seed, joint=wish.joint, policy=wish.policy,
+            example=images[:1],
         ),
     )  # fmt: skip
     absorbed, absorption = _timed("absorb", seconds, lambda: absorb(sparse))
@@ -112,7 +120,15 @@ def run(wish: Wish, device: str) -> Converted:
     }
     networks = {name: net.to(device) for name, net in networks.items()}
     batch = images.to(device), labels.to(device)
-    return Converted(networks, batch, report, absorption, seconds, difference)
+    calibrations = {}
+    if wish.policy == "auto":
+        sparse_ones = {name: net.train() for name, net in networks.items() if name != DENSE}
+        calibrations = _timed(
+            "calibrate",
+            seconds,
+            lambda: {name: calibrate(net, batch[0]) for name, net in sparse_ones.items()},
+        )
+    return Converted(networks, batch, report, absorption, seconds, difference, calibrations)
 
 
 def _scores(wish: Wish, dense: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

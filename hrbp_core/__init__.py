@@ -20,6 +20,7 @@ and a model becomes a sparse one, and dense again::
 ``allocate``            uniform, ERK, global: a density for each layer
 ``convert``             a model's convolutions become sparse layers
 ``absorb``              channel orders move into the neighbours: nothing is permuted any more
+``calibrate``           layers of policy "auto" run densely where that is faster, and say so
 ``to_dense``            plain convolutions again
 ``reference``           masked dense passes in float64, the oracle of the tests
 ======================  ==================================================================
@@ -47,6 +48,7 @@ _HOME = {
     "convert": "conversion",
     "to_dense": "conversion",
     "absorb": "permute",
+    "calibrate": "calibration",
     "allocate": "allocate",
     "scores": "scores",
     "reference": "reference",
@@ -60,6 +62,7 @@ __all__ = [
     "absorb",
     "allocate",
     "block_sparse_conv2d",
+    "calibrate",
     "convert",
     "least_density",
     "reference",
@@ -71,6 +74,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hrbp_core import allocate, reference, scores
+    from hrbp_core.calibration import calibrate
     from hrbp_core.conversion import convert, to_dense
     from hrbp_core.mask import WeightMask, retained
     from hrbp_core.nn import BlockSparseConv2d

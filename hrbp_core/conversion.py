@@ -29,6 +29,7 @@ from hrbp_core.convs import (
 from hrbp_core.mask import retained
 from hrbp_core.nn import BlockSparseConv2d
 from hrbp_core.pattern import BlockPattern
+from hrbp_core.policy import checked_policy
 from hrbp_core.regrouping.tied import Ties, regroup_tied
 from hrbp_core.shapes import pair
 from hrbp_core.spaces import CHANNELS, FILTERS, Spaces, channel_spaces
@@ -53,6 +54,7 @@ def convert(
     seed: int = 0,
     rescale: bool = False,
     joint: bool = True,
+    policy: str = "sparse",
     example: Any = None,
 ) -> tuple[nn.Module, Conversion]:
     """Return (a copy of ``model`` with sparse layers, what was done); ``model`` stays as it is.
@@ -81,6 +83,8 @@ def convert(
             initialisation for the dense fan-in fits the real one (Evci et al., arXiv:2010.03533).
         joint: False regroups each layer for itself: more of its score is kept, but its orders
             fit nobody else's.
+        policy: of the layers: "sparse", "dense", or "auto" for
+            :func:`hrbp_core.calibration.calibrate` to choose.
         example: the model's input, or a tuple of its arguments: then FLOPs are reported.
 
     Raises:
@@ -94,6 +98,7 @@ def convert(
         raise ValueError(
             f"expected on_unsupported as one of {', '.join(ON_UNSUPPORTED)}, got {on_unsupported!r}"
         )
+    checked_policy(policy)
     check_names("keep_dense", keep_dense, convs)
     kept_out = set(keep_dense)
     impossible = _impossible(model, convs, block)
@@ -109,7 +114,8 @@ def convert(
         taken, sparse, _ties(spaces, sparse), method=method, block=block, seed=seed,
         coverage=coverage, balance=balance, taps=taps,
     )  # fmt: skip
-    network = _replaced(model, {n: _layer(convs[n], p, rescale) for n, p in patterns.items()})
+    made = {n: _layer(convs[n], p, rescale, policy) for n, p in patterns.items()}
+    network = _replaced(model, made)
     layers = {
         name: SparseLayer(name, sparse[name], retained(taken[name], pattern), pattern)
         for name, pattern in patterns.items()
@@ -245,8 +251,8 @@ def _ties(spaces: Spaces, names: Iterable[str]) -> dict[str, Ties]:
 
 
 @torch.no_grad()
-def _layer(conv: nn.Conv2d, pattern: BlockPattern, rescale: bool) -> BlockSparseConv2d:
-    layer = BlockSparseConv2d.from_dense(conv, pattern)
+def _layer(conv: nn.Conv2d, pattern: BlockPattern, rescale: bool, policy: str) -> BlockSparseConv2d:
+    layer = BlockSparseConv2d.from_dense(conv, pattern, policy=policy)
     if rescale:
         mask = pattern.mask().to(conv.weight.device)
         kept = mask.sum((1, 2, 3), dtype=torch.float32).clamp(min=1)

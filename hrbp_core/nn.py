@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hrbp_core import densely
 from hrbp_core.launch_tables import Geometry
 from hrbp_core.ops import IndexTensors, index_tensors, run
 from hrbp_core.padding import Padding, split_padding
 from hrbp_core.pattern import BlockPattern
+from hrbp_core.policy import TwoWays, checked_policy
 from hrbp_core.regrouping import block_pattern
 from hrbp_core.shapes import FilterShape, Pair, pair
+from hrbp_core.stored import TABLES, read_stored
 
 Ints = int | Sequence[int]
-_TABLES = ("filters", "channels", "entries")
 _DERIVED = (
     "tables",
     "channel_order",
@@ -28,7 +30,7 @@ _DERIVED = (
 )
 
 
-class BlockSparseConv2d(nn.Module):
+class BlockSparseConv2d(TwoWays):
     """Convolution over kept blocks; a drop-in for ``torch.nn.Conv2d`` with groups=1.
 
     >>> layer = BlockSparseConv2d(128, 128, 3, padding=1, density=0.25, block=32)
@@ -49,12 +51,13 @@ class BlockSparseConv2d(nn.Module):
             zeros pad in a copy before.
         pattern: the kept blocks, or None to place ``density`` at random.
         draw: False leaves the parameters unset, for a caller that sets them.
+        policy: "sparse", "dense" or "auto": which way forward goes; see ``hrbp_core.policy``.
         density, block, seed: for a random pattern (scores uniform, method ``aligned``: blocks
             where they lie, nothing to gather).
 
     Raises:
         TypeError, ValueError: neither or both of pattern and density; a pattern of other
-            extents; anything ``regroup`` refuses.
+            extents; an unknown policy; anything ``regroup`` refuses.
     """
 
     values: nn.Parameter
@@ -80,10 +83,12 @@ class BlockSparseConv2d(nn.Module):
         block: Ints = (32, 32),
         seed: int = 0,
         draw: bool = True,
+        policy: str = "sparse",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self._policy = checked_policy(policy)
         shape = (out_channels, in_channels, *pair(kernel_size, "kernel_size", least=1))
         if (pattern is None) == (density is None):
             raise ValueError("expected either a pattern or a density")
@@ -146,11 +151,13 @@ class BlockSparseConv2d(nn.Module):
         """
         self._tables_of = self._geometry
         index = index_tensors(pattern, self._geometry)
-        for name in _TABLES:
+        for name in TABLES:
             self.register_buffer(name, getattr(pattern, name).clone())
         for name in _DERIVED:
             self.register_buffer(name, getattr(index, name), persistent=False)
         self._rounds = index.rounds
+        self._keep_choice(pattern.device)
+        self._settle(pattern)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -168,12 +175,16 @@ class BlockSparseConv2d(nn.Module):
         """Return y [N, K, P, Q], channels_last, of x [N, C, H, W]."""
         padding = self._padding
         geometry = (self.stride, padding.inside, self.dilation)
+        x = padding.apply(x)
+        sizes = self.shape, self.block, geometry
+        if self._densely:
+            where = self._unpacking_on(self.values.device)
+            return densely.run(x, self.values, self.bias, self.entries, where, *sizes)
         if self._tables_of != geometry:  # someone set another stride, say
             self.adopt(self.pattern)
         derived = [getattr(self, name) for name in _DERIVED]
         index = IndexTensors(self.entries, *derived, self._rounds)  # type: ignore[call-arg]
-        x = padding.apply(x)
-        return run(x, self.values, self.bias, index, self.shape, self.block, geometry)
+        return run(x, self.values, self.bias, index, *sizes)
 
     def extra_repr(self) -> str:
         """The arguments, and what is kept."""
@@ -183,16 +194,18 @@ class BlockSparseConv2d(nn.Module):
         return (
             f"{c}, {k}, kernel_size=({r}, {s}), stride={self.stride}, padding={self.padding}, "
             f"{mode}dilation={self.dilation}, bias={self.bias is not None}, block={self.block}, "
-            f"stored={kept:.4g}"
+            f"stored={kept:.4g}{self._told_policy()}"
         )
 
     @classmethod
     @torch.no_grad()
-    def from_dense(cls, conv: nn.Conv2d, pattern: BlockPattern) -> BlockSparseConv2d:
+    def from_dense(
+        cls, conv: nn.Conv2d, pattern: BlockPattern, *, policy: str = "sparse"
+    ) -> BlockSparseConv2d:
         """Return the layer with the weights of ``conv`` that the pattern keeps.
 
         Raises:
-            ValueError: a grouped convolution, or a pattern of other extents.
+            ValueError: a grouped convolution, a pattern of other extents, an unknown policy.
         """
         if conv.groups != 1:
             raise ValueError(f"expected a convolution with groups=1, got groups={conv.groups}")
@@ -208,6 +221,7 @@ class BlockSparseConv2d(nn.Module):
             padding_mode=conv.padding_mode,
             pattern=pattern,
             draw=False,
+            policy=policy,
             device=weight.device,
             dtype=weight.dtype,
         )
@@ -243,40 +257,27 @@ class BlockSparseConv2d(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
         strict: bool, missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        names = ("layout", "values", *_TABLES)
-        found = {n: state_dict.get(prefix + n) for n in names}
-        stored = {n: t for n, t in found.items() if isinstance(t, Tensor)}
-        if stored.keys() - {"values"}:  # values alone belong to the pattern that is here
-            assign = local_metadata.get("assign_to_params_buffers", False)
-            try:
-                if len(stored) < len(names):
-                    raise ValueError(f"expected all of {list(names)}, got {list(stored)}")
-                device = stored["entries"].device if assign else self.entries.device
-                self._adopt_stored(stored, device)
-            except (TypeError, ValueError) as error:
-                error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
-                return
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        device = None if assign else self.entries.device
+        try:
+            stored = read_stored(state_dict, prefix, self.shape, self.block, device)
+        except (TypeError, ValueError) as error:
+            error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
+            return
+        if stored.pattern is not None:
+            self._make_room(stored.pattern)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        if stored.choice is not None:
+            self.choose(stored.choice)
+        elif prefix + "chosen" in missing_keys:  # a checkpoint from before there was a choice
+            missing_keys.remove(prefix + "chosen")
 
-    def _adopt_stored(self, stored: dict[str, Tensor], device: torch.device) -> None:
-        """Take a checkpoint's pattern, and make room for its values."""
-        expected, got = [*self.shape, *self.block], stored["layout"].tolist()
-        if got != expected:
-            raise ValueError(
-                f"expected a checkpoint of (K, C, R, S, block_k, block_c) {expected}, got {got}"
-            )
-        tables = (stored[name].to(device) for name in _TABLES)
-        pattern = BlockPattern(self.shape, self.block, *tables)
-        values = stored["values"]
-        if tuple(values.shape) != pattern.values_shape:
-            raise ValueError(
-                f"expected values {list(pattern.values_shape)} for the checkpoint's own pattern, "
-                f"got {list(values.shape)}"
-            )
+    def _make_room(self, pattern: BlockPattern) -> None:
+        """Take a checkpoint's pattern, for the values that come."""
         if self.values.grad is not None and pattern != self.pattern:
             self.values.grad = None  # of entries that go
         self.adopt(pattern)
-        if self.values.shape != values.shape:
-            self.values.data = self.values.new_empty(values.shape)
+        if tuple(self.values.shape) != pattern.values_shape:
+            self.values.data = self.values.new_empty(pattern.values_shape)

@@ -80,11 +80,7 @@ def run(
     geometry: Geometry,
 ) -> Tensor:
     """Return y of a pattern given by its index tensors; see ``block_sparse_conv2d``."""
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and _autocasts(x):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, values = x.to(dtype), values.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    _check(x, values, bias, index.entries, shape, block, geometry)
+    x, values, bias = prepared(x, values, bias, index.entries, shape, block, geometry)
     if index.channel_order is not None:
         x = torch.ops.hrbp.permute_channels(x, index.channel_order, index.channel_place)
     elif operators.has_kernels(x):  # here, so that what is saved for wgrad needs no second copy
@@ -105,6 +101,28 @@ def run(
     if index.filter_place is not None:
         y = torch.ops.hrbp.permute_channels(y, index.filter_place, index.filter_order)
     return y
+
+
+def prepared(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    entries: Tensor,
+    shape: FilterShape,
+    block: Pair,
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return (x, values, bias) as autocast has them.
+
+    Raises:
+        TypeError, ValueError: what ``block_sparse_conv2d`` refuses.
+    """
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and _autocasts(x):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, values = x.to(dtype), values.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    _check(x, values, bias, entries, shape, block, geometry)
+    return x, values, bias
 
 
 def _autocasts(x: Tensor) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from bench import conversion
 from bench.cli import app
 from bench.timing import StopRule, Timed
+from hrbp_core import BlockSparseConv2d, absorb, calibrate
 
 SMALL = ["convert", "--model", "resnet20", "--block", "16", "--density", "0.5", "--batch", "2"]
 
@@ -56,6 +60,33 @@ def test_json_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts["report"]["kept_weights"] < facts["report"]["weights"]
 
 
+@pytest.mark.parametrize("policy", ["sparse", "dense", "auto"])
+def test_a_policy_is_passed_on_and_auto_shows_its_choices(policy: str, monkeypatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(conversion, "calibrate", partial(calibrate, repeats=1))
+
+    def seen(network: nn.Module) -> Any:
+        made.append(network)
+        return absorb(network)
+
+    monkeypatch.setattr(conversion, "absorb", seen)
+    facts = json.loads(run("--json", "--policy", policy))
+    layers = [m for m in made[0].modules() if isinstance(m, BlockSparseConv2d)]
+    assert {layer.policy for layer in layers} == {policy}
+    assert ("calibrate" in facts["seconds"]) == (policy == "auto")
+    if policy != "auto":
+        assert facts["calibrations"] == {}
+        return
+    assert list(facts["calibrations"]) == ["not absorbed", "absorbed"]
+    for calibration in facts["calibrations"].values():
+        assert len(calibration["layers"]) == 12
+        assert {each["choice"] for each in calibration["layers"]} <= {"sparse", "dense"}
+        assert all("[2, " in call for each in calibration["layers"] for call in each["calls"])
+    told = run("--policy", "auto")
+    assert "\nnot absorbed: " in told
+    assert "layers run sparsely, " in told
+
+
 def test_separately_regrouped_layers_stay_standalone() -> None:
     facts = json.loads(run("--json", "--separately", "--method", "shuffled"))
     assert facts["standalone"]
@@ -73,6 +104,7 @@ def test_speedups_are_medians_over_medians_with_an_interval_of_rounds() -> None:
         (["--model", "alexnet"], "expected model as one of digits-cnn"),
         (["--scores", "best"], "expected scores as one of magnitude"),
         (["--allocation", "even"], "expected allocation as one of uniform"),
+        (["--policy", "fast"], "expected policy as one of sparse, dense, auto; got 'fast'"),
         (["--batch", "0"], "expected batch >= 1, got 0"),
         (["--density", "0.01"], "density"),
         (["--method", "unstructured"], "expected a method whose blocks survive"),

@@ -32,7 +32,7 @@ def image(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def test_state_dict_round_trip(pattern: BlockPattern) -> None:
     one, other = layer(pattern), layer(pattern)
     state = one.state_dict()
-    assert set(state) == {*TABLES, "values", "bias"}
+    assert set(state) == {*TABLES, "chosen", "values", "bias"}
     assert other.load_state_dict(state) == ([], [])
     assert torch.equal(one(image()), other(image()))
 
