@@ -77,20 +77,8 @@ def taken(b: ir.IRBuilder, counter: Any) -> Any:
 @contextmanager
 def loop(b: ir.IRBuilder, start: Any, stop: Any, step: int = 1) -> Iterator[Any]:
     """Run the body for start, start + step, ... below stop."""
-    before = b.block
-    head = b.append_basic_block("head")
-    body = b.append_basic_block("body")
-    after = b.append_basic_block("after")
-    b.branch(head)
-    b.position_at_end(head)
-    index = b.phi(I64)
-    index.add_incoming(start, before)
-    b.cbranch(b.icmp_signed("<", index, stop), body, after)
-    b.position_at_end(body)
-    yield index
-    index.add_incoming(b.add(index, i64(step)), b.block)
-    b.branch(head)
-    b.position_at_end(after)
+    with summing(b, start, stop, step, []) as (index, _):
+        yield index
 
 
 @contextmanager
