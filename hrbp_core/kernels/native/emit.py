@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-F32, F16, BF16 = ir.FloatType(), ir.HalfType(), "bfloat16"
+F32, F16 = ir.FloatType(), ir.HalfType()
 NUMBERS = {"float32": F32, "float16": F16, "bfloat16": I16}  # bfloat16 is handled as its bits
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -19,15 +19,16 @@ def i64(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def new_module(name: str) -> ir.Module:
-    """Return an empty module."""
-    return ir.Module(name)
+def new_function(name: str) -> tuple[ir.Module, Any, ir.IRBuilder]:
+    """Return a module of one function of a 64-bit integer, its argument, and a builder in it."""
+    module = ir.Module(name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
+    return module, function.args[0], ir.IRBuilder(function.append_basic_block("entry"))
 
 
-def new_function(module: ir.Module, name: str, arguments: int) -> tuple[ir.Function, ir.IRBuilder]:
-    """Return a function of that many 64-bit integers, and a builder at its start."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * arguments), name)
-    return function, ir.IRBuilder(function.append_basic_block("entry"))
+def chunk_of(block: int, lanes: int) -> int:
+    """Return the channels of a tile: two vectors where the block allows."""
+    return lanes * (2 if block % (2 * lanes) == 0 else 1)
 
 
 class Slots:
@@ -110,6 +111,31 @@ def summing(b: ir.IRBuilder, start: Any, stop: Any, step: int, sums: list[Any]) 
     sums[:] = carried
 
 
+class Program:
+    """A function being written: its module, a builder, vectors and slots.
+
+    Args:
+        name: of the function; no two alike in a process.
+        slots: names of the launch's arguments.
+    """
+
+    def __init__(self, name: str, lanes: int, dtype: str, slots: tuple[str, ...]) -> None:
+        self.name = name
+        self.module, base, self.b = new_function(name)
+        self.v = Vectors(self.module, lanes, dtype)
+        self.s = Slots(self.b, base, slots)
+
+    def body(self) -> None:
+        """Write what the function does."""
+        raise NotImplementedError
+
+    def written(self) -> tuple[ir.Module, str]:
+        """Return the module and the name of its function."""
+        self.body()
+        self.b.ret_void()
+        return self.module, self.name
+
+
 class Vectors:
     """Vectors of ``lanes`` float32 and their way to and from memory in a dtype."""
 
@@ -118,9 +144,7 @@ class Vectors:
         self.item_bytes = ITEM_BYTES[dtype]
         self.kind = ir.VectorType(F32, lanes)
         kind = ir.FunctionType(self.kind, [self.kind] * 3)
-        self._fma = module.globals.get(f"llvm.fma.v{lanes}f32") or ir.Function(
-            module, kind, f"llvm.fma.v{lanes}f32"
-        )
+        self._fma = ir.Function(module, kind, f"llvm.fma.v{lanes}f32")
 
     def fma(self, b: ir.IRBuilder, x: Any, y: Any, z: Any) -> Any:
         """Return x * y + z, rounded once."""
@@ -167,6 +191,25 @@ class Vectors:
         b.store(rounded, b.inttoptr(address, stored.as_pointer()), align=2)
         return None
 
+    def copy(self, b: ir.IRBuilder, origin: Any, place: Any, count: int) -> None:
+        """Write ``count`` numbers of the dtype to float32 memory; a multiple of the lanes."""
+        for at in range(0, count, self.lanes):
+            vector = self.load(b, b.add(origin, i64(at * self.item_bytes)))
+            self.store_float32(b, vector, b.add(place, i64(4 * at)))
+
+    def add_products(
+        self, b: ir.IRBuilder, scalars: list[Any], row: Any, vectors: int, sums: list[Any]
+    ) -> None:
+        """Add to ``sums`` the float32 at each address of ``scalars`` times ``vectors`` of a row."""
+        columns = [
+            self.load_float32(b, b.add(row, i64(4 * self.lanes * j))) for j in range(vectors)
+        ]
+        for i, address in enumerate(scalars):
+            spread = self.spread(b, b.load(b.inttoptr(address, F32.as_pointer()), align=4))
+            for j, column in enumerate(columns):
+                at = i * vectors + j
+                sums[at] = self.fma(b, spread, column, sums[at])
+
     def _bfloat16(self, b: ir.IRBuilder, vector: Any, stored: Any) -> Any:
         """Round to nearest, ties to even.
 
@@ -184,7 +227,6 @@ class Vectors:
 def transpose(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:
     """Return the transpose of n vectors of n lanes, n a power of two."""
     n = len(rows)
-    kind = rows[0].type
     half = n // 2
     while half:
         mask_low, mask_high = _halves(n, half)
@@ -194,7 +236,6 @@ def transpose(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:
                 done[i] = b.shuffle_vector(rows[i], rows[i | half], mask_low)
                 done[i | half] = b.shuffle_vector(rows[i], rows[i | half], mask_high)
         rows, half = done, half // 2
-    assert all(r.type == kind for r in rows)
     return rows
 
 

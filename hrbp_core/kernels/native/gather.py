@@ -17,13 +17,11 @@ from llvmlite import ir
 
 from hrbp_core.kernels.native.emit import (
     I32,
-    Slots,
-    Vectors,
+    Program,
+    chunk_of,
     i64,
     items,
     loop,
-    new_function,
-    new_module,
     read,
     summing,
     taken,
@@ -61,28 +59,22 @@ class GatherSpec:
 
     @property
     def chunk(self) -> int:
-        """Output channels of a tile: two vectors where the block allows."""
-        return self.lanes * (2 if self.block_out % (2 * self.lanes) == 0 else 1)
+        """Output channels of a tile."""
+        return chunk_of(self.block_out, self.lanes)
 
 
 def gather_module(spec: GatherSpec) -> tuple[ir.Module, str]:
     """Return a module and the name of its function, ``gather(slots)``."""
-    module = new_module(spec.name)
-    function, b = new_function(module, spec.name, 1)
-    _Gather(module, function, b, spec).write()
-    return module, spec.name
+    return _Gather(spec).written()
 
 
-class _Gather:
-    def __init__(
-        self, module: ir.Module, function: ir.Function, b: ir.IRBuilder, spec: GatherSpec
-    ) -> None:
-        self.b, self.spec = b, spec
-        self.v = Vectors(module, spec.lanes, spec.dtype)
-        self.s = Slots(b, function.args[0], SLOTS)
-        self.rows = RowCopy(b, self.v, self.s, spec.block_in)
+class _Gather(Program):
+    def __init__(self, spec: GatherSpec) -> None:
+        super().__init__(spec.name, spec.lanes, spec.dtype, SLOTS)
+        self.spec = spec
+        self.rows = RowCopy(self.b, self.v, self.s, spec.block_in)
 
-    def write(self) -> None:
+    def body(self) -> None:
         b, s = self.b, self.s
         memory = b.add(s.memory, b.mul(taken(b, s.next_thread), b.mul(s.memory_floats, i64(4))))
         with items(b, s.next_item, s.items) as item:
@@ -91,7 +83,6 @@ class _Gather:
             with loop(b, i64(0), s.phases) as phase:
                 at = b.add(b.mul(band, s.phases), phase)
                 self._phase(image, phase, at, memory)
-        b.ret_void()
 
     def _phase(self, image: Any, phase: Any, at: Any, memory: Any) -> None:
         """Compute one phase's pixels of the band, group by group."""
@@ -146,23 +137,10 @@ class _Gather:
                 for i in range(UNROLL):
                     shift = b.add(offset, b.mul(b.add(channel, i64(i)), i64(4)))
                     row = b.add(at, b.mul(b.add(channel, i64(i)), i64(4 * spec.chunk)))
-                    self._step(sources, shift, row, inner)
+                    inputs = [b.add(source, shift) for source in sources]
+                    self.v.add_products(b, inputs, row, vectors, inner)
         for i, pixel in enumerate(pixels):
             target = b.add(out, b.mul(read(b, s.pixel_out, pixel, I32), i64(self.v.item_bytes)))
             for j in range(vectors):
                 place = b.add(target, i64(self.v.item_bytes * spec.lanes * j))
                 self.v.store(b, sums[i * vectors + j], place)
-
-    def _step(self, sources: list[Any], shift: Any, row: Any, sums: list[Any]) -> None:
-        """Add one reduced channel's products to the sums."""
-        b, spec = self.b, self.spec
-        vectors = spec.chunk // spec.lanes
-        weights = [
-            self.v.load_float32(b, b.add(row, i64(4 * spec.lanes * j))) for j in range(vectors)
-        ]
-        for i, source in enumerate(sources):
-            address = b.inttoptr(b.add(source, shift), ir.FloatType().as_pointer())
-            spread = self.v.spread(b, b.load(address, align=4))
-            for j in range(vectors):
-                at = i * vectors + j
-                sums[at] = self.v.fma(b, spread, weights[j], sums[at])

@@ -37,7 +37,6 @@ class _Tables:
     pitch: np.ndarray
     groups: np.ndarray
     images: np.ndarray
-    band: int
 
 
 def wgrad(dy: Tensor, x: Tensor, plan: Plan, geometry: Geometry) -> Tensor:
@@ -64,7 +63,7 @@ def wgrad(dy: Tensor, x: Tensor, plan: Plan, geometry: Geometry) -> Tensor:
         "dy_image": filters * size[0] * size[1], "dy_pixel": filters, "out": address(out),
         "out_floats": out[0].numel(), **source_slots(x, copy),
     }  # fmt: skip
-    launch(code(wgrad_module, spec), WGRAD_SLOTS, slots)
+    launch(code(wgrad_module, spec), WGRAD_SLOTS, slots, threads)
     total = out[0] if parts == 1 else out.sum(0)
     return total.to(x.dtype)
 
@@ -88,7 +87,7 @@ def _make_tables(
     parts = min(images, -(-threads // (len(runs) - 1)))
     cuts = np.linspace(0, images, parts + 1).astype(np.int32)
     return _Tables(
-        copy, bands, starts, offsets, value_rows, plan.pitch, runs.astype(np.int32), cuts, band
+        copy, bands, starts, offsets, value_rows, plan.pitch, runs.astype(np.int32), cuts
     )  # fmt: skip
 
 

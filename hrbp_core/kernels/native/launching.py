@@ -73,9 +73,13 @@ def code(make: Callable[..., tuple[Any, str]], *arguments: Hashable) -> int:
     return found
 
 
-def launch(function: int, names: Sequence[str], slots: Mapping[str, int]) -> None:
-    """Run the function on torch's threads; ``next_item`` and ``next_thread`` start at 0."""
+def launch(function: int, names: Sequence[str], slots: Mapping[str, int], threads: int) -> None:
+    """Run the function on torch's threads; ``next_item`` and ``next_thread`` start at 0.
+
+    Args:
+        threads: at most; the caller's memory is for so many, whatever torch is told meanwhile.
+    """
     counters = np.zeros(16, dtype=np.int64)  # 64 bytes apart, a cache line each
     given = dict(slots, next_item=address(counters), next_thread=address(counters[8:]))
     array = np.array([given[name] for name in names], dtype=np.int64)
-    run_on_threads(function, address(array))
+    run_on_threads(function, address(array), threads)

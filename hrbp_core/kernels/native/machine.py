@@ -39,9 +39,8 @@ def _trial() -> str:
     """Compile and call a function: some systems forbid memory that can be executed."""
     from hrbp_core.kernels.native import emit
 
-    module = emit.new_module("trial")
-    function, b = emit.new_function(module, "trial", 1)
-    b.store(emit.i64(42), b.inttoptr(function.args[0], emit.I64.as_pointer()))
+    module, base, b = emit.new_function("trial")
+    b.store(emit.i64(42), b.inttoptr(base, emit.I64.as_pointer()))
     b.ret_void()
     try:
         address = compile_function(module, "trial")

@@ -71,7 +71,7 @@ def _gather(
     copy, bands, groups = tables.copy, tables.bands, plan.grid[0 if forward else 1]
     shape = (images, groups * block_out, *size)
     out = torch.empty(shape, dtype=source.dtype, memory_format=CL)
-    weights = _lay_weights(values, tables, spec, forward=forward)
+    weights = _lay_weights(values, tables, spec, threads, forward=forward)
     copies = memory("copies", threads * copy.floats)
     bias = _float_bias(bias, shape[1])
     slots = {
@@ -84,7 +84,7 @@ def _gather(
         "band_rows": address(bands.rows), "band_out": address(bands.out),
         "out_image": math.prod(shape[1:]), **source_slots(source, copy),
     }  # fmt: skip
-    launch(code(gather_module, spec), SLOTS, slots)
+    launch(code(gather_module, spec), SLOTS, slots, threads)
     return out
 
 
@@ -114,7 +114,9 @@ def _make_tables(
     )  # fmt: skip
 
 
-def _lay_weights(values: Tensor, tables: _Tables, spec: GatherSpec, *, forward: bool) -> Tensor:
+def _lay_weights(
+    values: Tensor, tables: _Tables, spec: GatherSpec, threads: int, *, forward: bool
+) -> Tensor:
     """Return the weights as the machine code reads them; see ``weights``."""
     laid = memory("weights", len(tables.offsets) * spec.block_in * spec.block_out)
     values = values.contiguous()
@@ -124,7 +126,7 @@ def _lay_weights(values: Tensor, tables: _Tables, spec: GatherSpec, *, forward: 
         "places": address(tables.places), "chunk_floats": address(tables.chunk_floats),
     }  # fmt: skip
     if len(tables.offsets):
-        launch(code(weight_module, spec, forward), WEIGHT_SLOTS, slots)
+        launch(code(weight_module, spec, forward), WEIGHT_SLOTS, slots, threads)
     return laid
 
 

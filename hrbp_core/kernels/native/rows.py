@@ -50,14 +50,8 @@ class RowCopy:
             place = b.add(to, b.mul(column, i64(4 * self.block)))
             with loop(b, i64(0), s.in_groups) as group:
                 block = b.add(place, b.mul(b.mul(group, s.group_floats), i64(4)))
-                self.block_copy(b.add(origin, b.mul(group, i64(item_bytes * self.block))), block)
-
-    def block_copy(self, origin: Any, place: Any) -> None:
-        """Copy one pixel's channels of one group."""
-        b = self.b
-        for at in range(0, self.block, self.v.lanes):
-            vector = self.v.load(b, b.add(origin, i64(at * self.v.item_bytes)))
-            self.v.store_float32(b, vector, b.add(place, i64(4 * at)))
+                there = b.add(origin, b.mul(group, i64(item_bytes * self.block)))
+                self.v.copy(b, there, block, self.block)
 
     def _zero(self, to: Any, start: Any, stop: Any) -> None:
         b, s = self.b, self.s

@@ -42,9 +42,9 @@ def _loaded() -> list[str]:
     return sorted(named, key=lambda p: not p.startswith(home))
 
 
-def run_on_threads(address: int, slots: int) -> None:
-    """Call function(slots) on torch's threads at once, and wait for all."""
+def run_on_threads(address: int, slots: int, threads: int) -> None:
+    """Call function(slots) on that many of torch's threads at once, and wait for all."""
     call = parallel()
     if call is None:
         raise RuntimeError("expected an OpenMP library in this process, found none")
-    call(address, slots, torch.get_num_threads(), 0)
+    call(address, slots, threads, 0)

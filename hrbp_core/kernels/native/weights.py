@@ -11,13 +11,10 @@ from typing import Any
 from llvmlite import ir
 
 from hrbp_core.kernels.native.emit import (
-    Slots,
-    Vectors,
+    Program,
     i64,
     items,
     loop,
-    new_function,
-    new_module,
     read,
     transpose,
 )
@@ -34,24 +31,17 @@ def weight_module(spec: GatherSpec, forward: bool) -> tuple[ir.Module, str]:
 
     An item is a run of entries.
     """
-    name = f"weights_{spec.name}_{'forward' if forward else 'backward'}"
-    module = new_module(name)
-    function, b = new_function(module, name, 1)
-    _Weights(module, function, b, spec, forward).write()
-    return module, name
+    return _Weights(spec, forward).written()
 
 
-class _Weights:
-    def __init__(
-        self, module: ir.Module, function: ir.Function, b: ir.IRBuilder, spec: GatherSpec,
-        forward: bool,
-    ) -> None:  # fmt: skip
-        self.b, self.spec, self.forward = b, spec, forward
-        self.v = Vectors(module, spec.lanes, spec.dtype)
-        self.s = Slots(b, function.args[0], WEIGHT_SLOTS)
+class _Weights(Program):
+    def __init__(self, spec: GatherSpec, forward: bool) -> None:
+        name = f"weights_{spec.name}_{'forward' if forward else 'backward'}"
+        super().__init__(name, spec.lanes, spec.dtype, WEIGHT_SLOTS)
+        self.spec, self.forward = spec, forward
         self.row_items = spec.block_in if forward else spec.block_out  # block_c
 
-    def write(self) -> None:
+    def body(self) -> None:
         b, s = self.b, self.s
         with items(b, s.next_item, s.items) as item:
             first, last = read(b, s.first, item), read(b, s.first, b.add(item, i64(1)))
@@ -63,7 +53,6 @@ class _Weights:
                 chunk = b.mul(read(b, s.chunk_floats, entry), i64(4))
                 write = self._transposed if self.forward else self._copied
                 write(origin, pitch, place, chunk)
-        b.ret_void()
 
     def _transposed(self, origin: Any, pitch: Any, place: Any, chunk: Any) -> None:
         """Output channels are filters: rows of values become columns."""

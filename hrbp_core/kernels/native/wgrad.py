@@ -15,13 +15,11 @@ from llvmlite import ir
 
 from hrbp_core.kernels.native.emit import (
     I32,
-    Slots,
-    Vectors,
+    Program,
+    chunk_of,
     i64,
     items,
     loop,
-    new_function,
-    new_module,
     read,
     summing,
     taken,
@@ -53,8 +51,8 @@ class WgradSpec:
 
     @property
     def chunk(self) -> int:
-        """Channels of a tile: two vectors where the block allows."""
-        return self.lanes * (2 if self.block_c % (2 * self.lanes) == 0 else 1)
+        """Channels of a tile."""
+        return chunk_of(self.block_c, self.lanes)
 
     @property
     def parts(self) -> list[tuple[int, int, int]]:
@@ -67,23 +65,16 @@ class WgradSpec:
 
 def wgrad_module(spec: WgradSpec) -> tuple[ir.Module, str]:
     """Return a module and the name of its function, ``wgrad(slots)``."""
-    module = new_module(spec.name)
-    function, b = new_function(module, spec.name, 1)
-    _Wgrad(module, function, b, spec).write()
-    return module, spec.name
+    return _Wgrad(spec).written()
 
 
-class _Wgrad:
-    def __init__(
-        self, module: ir.Module, function: ir.Function, b: ir.IRBuilder, spec: WgradSpec
-    ) -> None:
-        self.b, self.spec = b, spec
-        self.v = Vectors(module, spec.lanes, spec.dtype)
-        self.s = Slots(b, function.args[0], WGRAD_SLOTS)
-        self.rows = RowCopy(b, self.v, self.s, spec.block_c)
-        self.dy_rows = RowCopy(b, self.v, self.s, spec.block_k)
+class _Wgrad(Program):
+    def __init__(self, spec: WgradSpec) -> None:
+        super().__init__(spec.name, spec.lanes, spec.dtype, WGRAD_SLOTS)
+        self.spec = spec
+        self.rows = RowCopy(self.b, self.v, self.s, spec.block_c)
 
-    def write(self) -> None:
+    def body(self) -> None:
         b, s = self.b, self.s
         memory = b.add(s.memory, b.mul(taken(b, s.next_thread), b.mul(s.memory_floats, i64(4))))
         with items(b, s.next_item, s.items) as item:
@@ -95,7 +86,6 @@ class _Wgrad:
                 low, high = self._ends(s.first_group, run)
                 with loop(b, low, high) as group:
                     self._group(image, band, group, memory, out)
-        b.ret_void()
 
     def _ends(self, table: Any, at: Any) -> tuple[Any, Any]:
         b = self.b
@@ -112,7 +102,7 @@ class _Wgrad:
         with loop(b, i64(0), pixels) as pixel:
             there = b.mul(b.mul(pixel, s.dy_pixel), i64(self.v.item_bytes))
             place = b.add(dy, b.mul(pixel, i64(4 * spec.block_k)))
-            self.dy_rows.block_copy(b.add(origin, there), place)
+            self.v.copy(b, b.add(origin, there), place, spec.block_k)
         low, high = self._ends(s.starts, group)
         pitch = b.mul(read(b, s.pitch, group), i64(4 * spec.block_c))
         spans = b.sdiv(b.add(pixels, b.sub(s.span, i64(1))), s.span)
@@ -146,16 +136,8 @@ class _Wgrad:
         sums = [self.v.load_float32(b, at) for at in places]
         with summing(b, start, stop, 1, sums) as (pixel, current):
             inputs = b.add(x, b.mul(read(b, s.pixel_in, pixel, I32), i64(4)))
-            columns = [
-                self.v.load_float32(b, b.add(inputs, i64(4 * spec.lanes * j)))
-                for j in range(vectors)
-            ]
             grads = b.add(dy, b.mul(pixel, i64(4 * spec.block_k)))
-            for i in range(count):
-                address = b.inttoptr(b.add(grads, i64(4 * i)), ir.FloatType().as_pointer())
-                spread = self.v.spread(b, b.load(address, align=4))
-                for j in range(vectors):
-                    at = i * vectors + j
-                    current[at] = self.v.fma(b, spread, columns[j], current[at])
+            scalars = [b.add(grads, i64(4 * i)) for i in range(count)]
+            self.v.add_products(b, scalars, inputs, vectors, current)
         for total, at in zip(sums, places, strict=True):
             self.v.store_float32(b, total, at)
