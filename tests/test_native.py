@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hrbp_core.kernels import cpu
 from hrbp_core.kernels.native import gradients, layout, machine, passes
+from hrbp_core.kernels.native import threads as native_threads
 from hrbp_core.shapes import ConvShape
 from tests.cpu_checks import LOW, Results, check, oracle, ours, plan_of
 from tests.pattern_samples import STYLES, Problem, random_pattern
@@ -92,6 +93,49 @@ def test_narrow_bands(
 def usual(images: int, geometry: layout.Geometry = GEOMETRY, k: int = 96, c: int = 64) -> Problem:
     pattern = random_pattern((k, c, 3, 3), (32, 16), 3, "random")
     return Problem(pattern, ConvShape(images, c, 13, 11, k, 3, 3, *geometry), 3)
+
+
+@pytest.mark.parametrize("dilation", [5, 9])
+def test_dilated_taps_copy_no_row_many_times(dilation: int) -> None:
+    """As in DeepLab's heads, where a copy a row of the output would be mostly repetition."""
+    taps = ((1, 1), (dilation, dilation), (dilation, dilation))
+    check(usual(2, taps), torch.float32, ours)
+    rows, columns = layout.axes((3, 3), taps, (33, 33), forward=True)
+    band, copy = layout.plan_bands(rows, columns, 33, 64, 32, 8, 2)
+    assert -(-33 // band) * copy.rows <= 2 * 33 + 4 * dilation
+
+
+def test_a_copy_that_is_too_large_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = usual(1)
+    x, values, _ = problem.tensors(torch.float32)
+    monkeypatch.setattr(cpu, "COPY_LIMIT_BYTES", 10_000)
+    with pytest.raises(RuntimeError, match="a copy above 10000 bytes"):
+        cpu.fprop(x, values, plan_of(problem), problem.geometry)
+    monkeypatch.setenv("HRBP_CPU_KERNELS", "auto")
+    check(problem, torch.float32, ours)
+
+
+def test_one_number_of_threads_for_memory_and_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Someone else may set torch's threads after the memory of a call was made."""
+    problem = usual(5)
+    x, values, dy = problem.tensors(torch.float32)
+    real, seen = native_threads.parallel(), []
+
+    def late(function: int, slots: int, threads: int, flags: int) -> None:
+        seen.append(threads)
+        assert real is not None
+        real(function, slots, threads, flags)
+
+    def found() -> Callable[..., None]:
+        torch.set_num_threads(9)
+        return late
+
+    monkeypatch.setattr(native_threads, "parallel", found)
+    torch.set_num_threads(2)
+    cpu.fprop(x, values, plan_of(problem), problem.geometry)
+    torch.set_num_threads(2)
+    cpu.wgrad(dy, x, plan_of(problem), problem.geometry)
+    assert seen == [2, 2, 2]  # weights, fprop; wgrad
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5, 16])

@@ -95,7 +95,7 @@ def cpu_backend(problem: Problem) -> str:
     if case.conv_pass is Pass.DGRAD:
         source, size = problem.dy, problem.x.shape[2:]
     shape, block = problem.pattern.shape, problem.pattern.block
-    if cpu.takes_native(source, shape, block, (size[0], size[1])):
+    if cpu.takes_native(source, shape, block, (size[0], size[1]), problem.geometry):
         return machine.describe()
     return "torch grouped convolution"
 

@@ -120,7 +120,8 @@ def plan_bands(
 ) -> tuple[int, Copy]:
     """Return (output rows of a phase in a band, the copy that it reads).
 
-    As many rows as keep the copy in cache, and few enough that every thread has work.
+    As many rows as keep the copy in cache, and few enough that every thread has work; but no
+    fewer than lie between the outermost taps, or dilated taps would copy each row many times.
     """
     wide = max(1, (max(columns.extents) - 1) * columns.in_step + columns.reach + 1)
     first = min(max(0, -columns.low), wide)
@@ -128,6 +129,7 @@ def plan_bands(
     line_bytes = 4 * wide * groups * block
     most = max(rows.extents)
     fitting = (BAND_BYTES // line_bytes - rows.reach - 1) // rows.in_step + 1
+    fitting = max(fitting, -(-(rows.reach + 1) // rows.in_step))
     enough = most if images >= 2 * threads else -(-most * images // (2 * threads))
     bands = -(-most // max(1, min(fitting, enough, most)))
     band = -(-most // bands)  # as even as can be
