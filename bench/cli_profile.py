@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bench import cli_live, cli_offline
+from bench.cli_errors import sentences
 
-USAGE, INTERRUPTED = 2, 130
 ARCH, GPU_SMS = "sm_90", 132
 OFFLINE_ONLY = ("all_tiles", "tile", "arch", "gpu_sms", "rate_tflops", "bandwidth_tbs", "jobs")
 LIVE_ONLY = ("device", "impls", "layout", "method", "calls", "ncu")
@@ -66,7 +63,7 @@ def profile(
     """
     given = dict(locals())
     kept = "what is compiled is kept: the same command goes on" if offline else "nothing is kept"
-    with _sentences(kept):
+    with sentences(kept):
         _check(given)
         files = [json_file] if json_file else []
         files += [out / "profile.json"] if out else []
@@ -74,19 +71,6 @@ def profile(
     for file in files:
         print(f"written: {file}")
     raise typer.Exit(code)
-
-
-@contextmanager
-def _sentences(kept: str) -> Iterator[None]:
-    """Turn errors a user can cause into one sentence and exit code 2, an interrupt into 130."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(USAGE) from error
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {kept}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli_errors import sentences
 from bench.cli_lists import split
 
 if TYPE_CHECKING:
     from bench.tune_result import TuneResult
-
-USAGE, INTERRUPTED = 2, 130
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +55,7 @@ def tune(
 
     Example: python -m bench tune --merge results/tune
     """
-    with _sentences(out):
+    with sentences(f"what is tuned is in {out}, the same command goes on"):
         if merge:
             _merge(merge, table)
             return
@@ -111,7 +107,7 @@ def _tune(sweep: Any, out: Path, minutes: float | None, jobs: int) -> TuneResult
 def _tell(result: TuneResult, out: Path) -> None:
     from bench.tune_result import gain
 
-    with _sentences(out):
+    with sentences(f"what is tuned is in {out}, the same command goes on"):
         for torn in result.torn:
             print(f"note: a torn last line is left out: {torn[:120]}")
         for complaint in result.bad:
@@ -145,16 +141,3 @@ def _merge(folders: list[Path], table: Path | None) -> None:
     ):
         if count:
             print(f"note: {count} {words}")
-
-
-@contextmanager
-def _sentences(out: Path) -> Iterator[None]:
-    """Turn what a user can cause, or a device that is gone, into a sentence and exit code 2."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(USAGE) from error
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; what is tuned is in {out}, the same command goes on")
-        raise typer.Exit(INTERRUPTED) from None

@@ -67,11 +67,7 @@ def digest(data: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a cell's pattern is made: everything ``regroup`` takes, and the scores' family.
-
-    Attributes:
-        taps: that every block of a ++ method keeps; None for as many as are best.
-    """
+    """How a cell's pattern is made: everything ``regroup`` takes, and the scores' family."""
 
     method: str
     density: float
@@ -80,7 +76,7 @@ class Recipe:
     coverage: bool = True
     scores: str = "independent"
     seed: int = 0
-    taps: int | None = None
+    taps: int | None = None  # of every block of a ++ method; None: as many as are best
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,8 @@ def block_text(block: tuple[int, int]) -> str:
 def pattern_text(recipe: Recipe) -> str:
     """Return what makes two patterns comparable, beside density, block and seed."""
     covered = "covered" if recipe.coverage else "not covered"
-    if recipe.taps is not None:
-        covered += f", {recipe.taps} taps"
-    return f"{recipe.method}, balance {recipe.balance}, {covered}, {recipe.scores} scores"
+    taps = "" if recipe.taps is None else f", {recipe.taps} taps"
+    return f"{recipe.method}, balance {recipe.balance}, {covered}{taps}, {recipe.scores} scores"
 
 
 def severe_outliers(samples: tuple[float, ...]) -> int:
