@@ -70,9 +70,9 @@ class Attempt:
 class RunFailed(Exception):
     """A timed call raised; carries whose it was."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(attempt.name)
+        self.attempt = attempt
 
 
 class TimedRun:
@@ -93,7 +93,7 @@ class TimedRun:
         try:
             out = self.call()
         except Exception as error:
-            raise RunFailed(self.attempt.name) from error
+            raise RunFailed(self.attempt) from error
         self.calls += 1
         if self.calls == self.keep_at:
             self.attempt.kept = out

@@ -19,6 +19,7 @@ from bench import (
     cli_convert,
     cli_device,
     cli_export,
+    cli_gate,
     cli_profile,
     cli_quality,
     cli_tune,
@@ -35,6 +36,7 @@ app = typer.Typer(
 cli_device.register(app)
 cli_profile.register(app)
 cli_export.register(app)
+cli_gate.register(app)
 cli_breakeven.register(app)
 cli_quality.register(app)
 cli_convert.register(app)
@@ -247,32 +249,6 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
     print(f"        {files.html}")
     if (folder / "results.jsonl").exists():
         print(f"gate against this run: python -m bench gate --base {folder} --head OTHER")
-
-
-@app.command()
-def gate(
-    base: Annotated[Path, typer.Option(help="Results to compare with.")],
-    head: Annotated[Path, typer.Option(help="Results to judge.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.")] = None,
-) -> None:
-    """Compare two stored results. Exits 0 pass, 1 regression, 2 usage, 3 inconclusive,
-    4 incomparable or no base, 5 wrong or missing cells.
-
-    Example: python -m bench gate --base results/main --head results/mine
-    """
-    with sentences():
-        from bench import gate as gating
-        from bench import gate_result
-
-        result = gating.compare(base, head)
-        if markdown is not None:
-            markdown.write_text(gate_result.to_markdown(result))
-    if as_json:
-        print(gate_result.to_json(result))
-    else:
-        gate_result.render(result, Console())
-    raise typer.Exit(result.exit_code)
 
 
 @app.command()

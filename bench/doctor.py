@@ -31,6 +31,7 @@ OPTIONAL = {
     "nvidia-ml-py": "clocks, power and energy of the GPU",
     "pyarrow": "images read from parquet files",
     "pytest-benchmark": "`pytest-benchmark compare`",
+    "ruptures": "steps in `bench trend`",
 }
 LOWEST_PYTHON = (3, 11)
 LOW_DISK_GIB = 2.0

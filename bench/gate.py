@@ -1,5 +1,7 @@
 """Base against head: two stored folders become verdicts and an exit code. No torch.
 
+Two revisions are judged by ``bench.gating``, by many fresh processes instead of one each.
+
 Each folder is one process, so a difference between two processes of the same code cannot be
 told from a difference between two codes: a cell FAILs only when the whole interval of its
 ratio lies above ``MARGIN``, and its reason says "single process". Two runs of the same code
@@ -22,6 +24,7 @@ from bench.gate_result import (
     to_markdown,
     worst_code,
 )
+from bench.gating.readings import Outcome, judge_outcomes
 from bench.records import Cell, Environment, Flag, Measurement, Status
 from bench.stats import median, median_interval
 from bench.store import Results, StoreError, read_results
@@ -111,17 +114,12 @@ def _judge_status(base: Measurement, head: Measurement | None) -> tuple[VerdictK
     """Return (kind, reason) of a cell that is not ok on both sides."""
     if head is None:
         return VerdictKind.MISSING, f"absent from head; {_outcome(base)} in base"
-    if head.status in _BAD:
-        return VerdictKind.WRONG, f"{_outcome(head)} in head; {base.status} in base"
-    if head.status is Status.CRASHED:
-        return VerdictKind.MISSING, f"{_outcome(head)} in head; {base.status} in base"
-    if head.status is Status.OK:
-        return VerdictKind.PASS, f"ok in head; {_outcome(base)} in base, no time to compare with"
-    if base.status is Status.OK:
-        return VerdictKind.MISSING, f"{_outcome(head)} in head; ok in base"
-    if (base.status, base.reason) == (head.status, head.reason):
-        return VerdictKind.PASS, f"{_outcome(head)} in both"
-    return VerdictKind.INCONCLUSIVE, f"{_outcome(head)} in head; {_outcome(base)} in base"
+    return judge_outcomes(_failure(base), _failure(head))
+
+
+def _failure(measurement: Measurement) -> Outcome:
+    reason = measurement.reason
+    return None if reason is None else (str(measurement.status), reason)
 
 
 def _judge_times(base: Measurement, head: Measurement) -> Verdict:

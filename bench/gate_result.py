@@ -18,15 +18,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.jsonl import StoreError
 from bench.records import SCHEMA
 from bench.stats import geometric_mean
 from bench.verdict import Verdict, VerdictKind
 
+GATE, SELF_TEST = "gate.json", "self_test.json"  # in the folder of a gate
 MARGIN = 1.10  # ratio head / base; between single processes less is not evidence
 EXIT_CODES = {
     VerdictKind.PASS: 0,
@@ -57,13 +61,15 @@ class GateResult:
         verdicts: one a cell of base, in base's order; then cells wrong in head alone.
         notes: what a reader should know beside the verdicts.
         exit_code: see the module's table.
-        errors: one sentence for each folder that could not be read.
+        errors: one sentence for each side that could not be read or measured.
+        about: how it was found: commits, trials, seconds; empty for two stored folders.
     """
 
     verdicts: list[Verdict]
     notes: list[str]
     exit_code: int
     errors: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[VerdictKind, int]:
@@ -87,21 +93,29 @@ class GateResult:
         return geometric_mean(self.ratios) if self.ratios else None
 
     @property
+    def visible(self) -> float | None:
+        """The smallest slow-down that would have shown in every cell; None where not known."""
+        return max((v.margin for v in self.verdicts if v.margin is not None), default=None)
+
+    @property
     def sentence(self) -> str:
         """The verdict of the whole, in one sentence."""
         total, counts = len(self.verdicts), self.counts
         if self.errors:
             return f"NOT COMPARED: {'; '.join(self.errors)}."
+        passed = f"none is slower than {MARGIN:.2f}x"
+        slower = f"slower than {MARGIN:.2f}x (single process: confirm with another run)"
+        if self.about:
+            passed = f"none is slower; a slow-down of {self.visible or 0:.1%} would show in each"
+            slower = "slower, confirmed by fresh processes"
         return {
-            0: f"PASS: of {total} cells, {len(self.ratios)} have times to compare, and none is "
-            f"slower than {MARGIN:.2f}x.",
-            1: f"FAIL: {counts[VerdictKind.FAIL]} of {total} cells are slower than "
-            f"{MARGIN:.2f}x (single process: confirm with another run).",
+            0: f"PASS: of {total} cells, {len(self.ratios)} have times to compare, and {passed}.",
+            1: f"FAIL: {counts[VerdictKind.FAIL]} of {total} cells are {slower}.",
             2: "NOT COMPARED: the gate could not run.",
             3: f"INCONCLUSIVE: {counts[VerdictKind.INCONCLUSIVE]} of {total} cells can be "
             f"called neither slower nor as fast; measure again on a quieter machine.",
-            4: f"INCOMPARABLE: {counts[VerdictKind.INCOMPARABLE]} of {total} cells were "
-            f"measured on another machine.",
+            4: f"INCOMPARABLE: {counts[VerdictKind.INCOMPARABLE]} of {total} cells cannot be "
+            f"compared.",
             5: f"WRONG OR MISSING: {counts[VerdictKind.WRONG]} of {total} cells are wrong and "
             f"{counts[VerdictKind.MISSING]} are missing in head.",
         }[self.exit_code]
@@ -116,6 +130,24 @@ class GateResult:
             f"{counts}; head / base over {len(self.ratios)} compared cells: worst "
             f"{self.worst_ratio:.3f}x, geometric mean {self.geometric_mean_ratio:.3f}x"
         )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a gate left there; None where it left nothing.
+
+    Raises:
+        StoreError: no JSON of this schema.
+    """
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = data["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"expected {path} as a gate wrote it, got {error!r}") from error
+    if schema != SCHEMA:
+        raise StoreError(f"expected schema {SCHEMA} in {path}, got {schema!r}")
+    return data
 
 
 def worst_code(codes: Iterable[int]) -> int:
@@ -155,7 +187,9 @@ def to_json(result: GateResult) -> str:
         "compared": len(result.ratios),
         "worst_ratio": result.worst_ratio,
         "geometric_mean_ratio": result.geometric_mean_ratio,
+        "visible": result.visible,
         "errors": result.errors,
+        "about": result.about,
         "notes": result.notes,
         "verdicts": [asdict(v) for v in result.verdicts],
     }

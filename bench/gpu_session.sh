@@ -9,7 +9,7 @@ readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_LEFT=3
 readonly MOST_BYTES=$((16 * 1024 * 1024)) # of the archive
 readonly LEAST_STEP_S=5                   # no step starts with less
 readonly LEFT="left for another call" # what a step that stopped by itself says
-readonly STAGES="check ceilings sweep report measure tune targets all"
+readonly STAGES="check ceilings sweep report measure tune targets gate all"
 
 usage() {
     cat <<'EOF'
@@ -23,7 +23,8 @@ that ended well are skipped, unless the kernels or their tests have changed sinc
                    of it: ceilings, sweep, report; measure (other timing modes, break-even, a profile
                    with ncu where it is, energy, report); tune (the fastest right tile of each
                    problem of targets); targets (3x3 layers of three networks at 75 to 90 %, with
-                   the tiles that tune found in DIR); all (all of them)
+                   the tiles that tune found in DIR); gate (how often the gate errs here); all (all
+                   of them)
   --minutes M      time for all of it
   --out DIR        where logs and results go
   --archive FILE   where all of DIR is packed, after each step (default: DIR/results.tar.zst, or

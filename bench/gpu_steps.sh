@@ -12,7 +12,7 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
         [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
         if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
     done <<'EOF'
-machine 20 check,ceilings,sweep,measure,tune,targets,cuda,cpu
+machine 20 check,ceilings,sweep,measure,tune,targets,gate,cuda,cpu
 doctor 20 check,cuda,cpu
 tiles-first 105 check,cuda,cpu
 tests-first 45 check,cuda,cpu
@@ -24,6 +24,7 @@ sweep-bfloat16 60 check,sweep,cuda,cpu
 sweep-float16 30 check,sweep,cuda
 tune 240 tune,cuda
 targets 300 targets,cuda
+gate 240 gate,cuda
 sweep-sustained 90 measure,cuda
 profile 60 measure,cuda,cpu
 breakeven 90 measure,cuda,cpu
@@ -82,6 +83,9 @@ command_of() { # STEP LIMIT: sets command
             --out "$out/targets")
         [ ! -s "$out/tune/tuned.json" ] || command=(env HRBP_TUNED="$out/tune/tuned.json" "${command[@]}")
         ;;
+    gate) # half of the time is the pool's; the rest goes to virtual runs and a planted slow-down
+        command=("$python" -m bench gate --self-test --device "$device" --dtype "$half" --out "$out/gate"
+            --budget "$(awk -v s="$2" 'BEGIN { printf "%.2f", s / 120 }')") ;;
     sweep-sustained)
         command=("${run[@]}" --dtype "$half" "${first[@]}" --mode sustained --impls "dense,gather_grouped,block_sparse") ;;
     sweep-host)

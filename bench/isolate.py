@@ -9,12 +9,9 @@ again, the implementation to blame is put out and the others are measured withou
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +20,12 @@ from time import monotonic
 from typing import Any
 
 from bench.attempt import Attempt
+from bench.orphans import die_with
 from bench.records import Case, Measurement, Status, WorkerError
 
 LIMIT_S = 120.0
 START_S = 180.0  # importing torch, warming up and measuring ceilings on a loaded machine
 POLL_S = 0.05
-PR_SET_PDEATHSIG = 1
 NOBODY = -1
 Worker = Callable[[Any, Callable[[str], None]], Any]
 
@@ -185,7 +182,7 @@ def _exit_text(code: int | None) -> str:
 def _main(pipe: Connection, board: Any, parent: int, make: Worker, settings: Any) -> None:
     """Serve cases until the parent closes the pipe, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    _die_with(parent)
+    die_with(parent)
     names: list[str] = []
 
     def announce(name: str) -> None:
@@ -207,19 +204,3 @@ def _main(pipe: Connection, board: Any, parent: int, make: Worker, settings: Any
             pipe.send((found, {k: v - told.get(k, 0.0) for k, v in now.items()}))
             told = now
     session.close()
-
-
-def _die_with(parent: int) -> None:
-    """End this process when its parent ends, even by kill -9, even while C code runs here."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    pause = threading.Event()
-    while os.getppid() == parent:
-        pause.wait(1.0)
-    os._exit(1)

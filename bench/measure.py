@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench import impls
@@ -16,13 +16,13 @@ from bench.extras import Extras
 from bench.floors import IMPOSSIBLE, WINOGRAD_DTYPES, floor_s, may_be_winograd, too_fast
 from bench.problem import Prepared, Problem, is_right
 from bench.records import OURS, REFERENCE_IMPL, Case, Cell, Flag, Measurement, Status
+from bench.spoiled import changed, check_inputs, copied, guarded, restore
 from bench.stats import median
-from bench.timing import StopRule, time_together
+from bench.timing import StopRule, Timed, time_together
 from bench.warmup import LEAST_SAMPLE_S
 
 # A first call (compilation apart) that takes longer than this is not worth thirty more.
 CALL_LIMIT_S = 60.0
-CHANGED = "changed its input"
 MOST_COPIES = 64
 MOST_COPY_BYTES = 4 * 2**30
 
@@ -49,12 +49,16 @@ def measure_case(
         for attempt in attempts:
             attempt.fail_by(error)
     else:
-        _Measuring(problem, attempts, clock, rule, extras).run()
+        Measuring(problem, attempts, clock, rule, extras).run()
     return [a.measurement(case, clock.mode, environment) for a in attempts]
 
 
-class _Measuring:
-    """A case's implementations from their preparation to their verdicts."""
+class Measuring:
+    """A case's implementations from their preparation to their verdicts.
+
+    ``run`` does all of it. Who times several cases together calls ``before``, times ``runs()``,
+    hands the samples to ``take`` and calls ``after``.
+    """
 
     def __init__(
         self, problem: Problem, attempts: list[Attempt], clock: Clock, rule: StopRule,
@@ -62,24 +66,47 @@ class _Measuring:
     ) -> None:  # fmt: skip
         self.problem, self.attempts, self.clock = problem, attempts, clock
         self.rule, self.extras = rule, extras
+        self.inputs: list[Tensor] = []
 
     def run(self) -> None:
+        """Check, time, and check again."""
+        self.before()
+        self._time()
+        while self._find_spoiler():  # the others' outputs came from spoiled inputs
+            self._time()
+        self._witness()
+        self.after()
+
+    def before(self) -> None:
+        """Prepare everyone, check a first call, and draw new inputs."""
         problem = self.problem
-        inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
+        inputs = copied(problem)
         for attempt in self.attempts:
             self.extras.announce(attempt.name)
             self._prepare(attempt)
-            _check_inputs(problem, inputs, attempt)
+            check_inputs(problem, inputs, attempt)
         # new values: what an implementation may have kept from the check is wrong from here on
         with self.extras.phase("inputs"):
             problem.refresh(1)
             for attempt in self._ready():
-                _guarded(attempt, attempt.prepared.follow)  # type: ignore[union-attr]
-            inputs = [t.clone() for t in (problem.x, problem.dy, problem.weight)]
-        self._time()
-        while self._find_spoiler(inputs):  # the others' outputs came from spoiled inputs
-            self._time()
-        self._witness()
+                guarded(attempt, attempt.prepared.follow)  # type: ignore[union-attr]
+            self.inputs = copied(problem)
+
+    def runs(self) -> dict[str, Run]:
+        """Return name -> the call as it is timed, of all that are still in."""
+        return {a.name: run for a in self._ready() if (run := self._timed_run(a)) is not None}
+
+    def take(self, timed: dict[str, Timed], seen: dict[str, Any] | None = None) -> None:
+        """Keep samples; ``seen`` is what the monitor saw meanwhile."""
+        for attempt in self.attempts:
+            if found := timed.get(attempt.name):
+                attempt.samples_s, attempt.flags = found.samples_s, found.flags
+                attempt.detail |= found.detail | ({"monitor": seen} if seen else {})
+
+    def after(self) -> None:
+        """Check inputs, a timed output and the time itself."""
+        while self._find_spoiler():
+            pass
         for attempt in self._ready():
             self.extras.announce(attempt.name)
             self._check(attempt, attempt.kept, "a timed output")
@@ -146,10 +173,7 @@ class _Measuring:
     def _time(self) -> None:
         """Time all that are still in; one that raises is put out and the rest starts again."""
         extras = self.extras
-        while ready := {a.name: a for a in self._ready()}:
-            runs = {n: run for n, a in ready.items() if (run := self._timed_run(a)) is not None}
-            if not runs:
-                return
+        while runs := self.runs():
             if extras.monitor:
                 extras.monitor.start()
             try:
@@ -157,29 +181,25 @@ class _Measuring:
                     runs, self.clock, self.rule, REFERENCE_IMPL, extras.monitor, extras.phase
                 )
             except RunFailed as failure:
-                ready[failure.name].fail_by(failure.__cause__ or failure)
+                failure.attempt.fail_by(failure.__cause__ or failure)
                 continue
             except Exception as error:  # the clock's fault, or the device's: nobody has samples
-                for attempt in ready.values():
+                for attempt in self._ready():
                     attempt.fail_by(error)
                 return
-            seen = extras.monitor.stop() if extras.monitor else None
-            for name, found in timed.items():
-                attempt = ready[name]
-                attempt.samples_s, attempt.flags = found.samples_s, found.flags
-                attempt.detail |= found.detail | ({"monitor": seen} if seen else {})
+            self.take(timed, extras.monitor.stop() if extras.monitor else None)
             return
 
-    def _find_spoiler(self, inputs: list[Tensor]) -> bool:
+    def _find_spoiler(self) -> bool:
         """Return whether inputs were changed by timed calls; put out whose call does it."""
         problem = self.problem
-        if not _changed(problem, inputs):
+        if not changed(problem, self.inputs):
             return False
         before = len(self._ready())
         for attempt in self._ready():
-            _restore(problem, inputs)
-            _guarded(attempt, attempt.prepared.run)  # type: ignore[union-attr]
-            _check_inputs(problem, inputs, attempt)
+            restore(problem, self.inputs)
+            guarded(attempt, attempt.prepared.run)  # type: ignore[union-attr]
+            check_inputs(problem, self.inputs, attempt)
         if len(self._ready()) == before:
             for attempt in self._ready():
                 attempt.fail(Status.WRONG, "an input was changed while it was timed with others")
@@ -267,33 +287,6 @@ class _Measuring:
                     attempt.detail["energy"] = extras.energy(prepared.run)
         except Exception as error:  # the samples are there and right: they are kept
             attempt.detail["not_looked"] = ": ".join(status_of(error))
-
-
-def _guarded(attempt: Attempt, call: Run) -> None:
-    try:
-        call()
-    except Exception as error:
-        attempt.fail_by(error)
-
-
-def _changed(problem: Problem, inputs: list[Tensor]) -> list[str]:
-    """Return the names of inputs that are no longer what they were."""
-    names = ("x", "dy", "weight")
-    pairs = zip(names, inputs, strict=True)
-    return [name for name, kept in pairs if not torch.equal(getattr(problem, name), kept)]
-
-
-def _check_inputs(problem: Problem, inputs: list[Tensor], attempt: Attempt) -> None:
-    """Put out an implementation that changed an input, and restore what it was."""
-    changed = _changed(problem, inputs)
-    _restore(problem, inputs)
-    if changed:
-        attempt.fail(Status.WRONG, f"{CHANGED} {', '.join(changed)}")
-
-
-def _restore(problem: Problem, inputs: list[Tensor]) -> None:
-    for tensor, kept in zip((problem.x, problem.dy, problem.weight), inputs, strict=True):
-        tensor.copy_(kept)
 
 
 def _cache_bytes(clock: Clock) -> int:

@@ -75,10 +75,14 @@ class Problem:
     _answers: dict[bool, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, case: Case) -> Problem:
-        """Return the case's problem, in its dtype, on its device."""
+    def of(cls, case: Case, pattern: BlockPattern | None = None) -> Problem:
+        """Return the case's problem, in its dtype, on its device.
+
+        Args:
+            pattern: what ``pattern_of`` gave for the case earlier; made when left out.
+        """
         shape, dtype = case.shape, torch_dtype(case.dtype)
-        pattern = pattern_of(shape.filter_shape, case.recipe)
+        pattern = pattern_of(shape.filter_shape, case.recipe) if pattern is None else pattern
         if case.layout == "canonical":
             pattern = pattern.canonical()[0]
         if len(pattern.entries) != case.entries:

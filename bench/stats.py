@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 BIMODAL_D = 5.0
 BIMODAL_SHIFT = 0.03
@@ -26,11 +25,13 @@ def median_interval(samples: Samples, confidence: float = 0.95) -> tuple[float, 
     ``confidence`` (Conover, Practical Nonparametric Statistics, 3.2). With fewer than six
     samples no pair covers 95 %: the range is returned.
     """
+    from scipy.stats import binom  # takes 1.5 s to load: only where it is called
+
     ordered = np.sort(np.asarray(samples, dtype=np.float64))
     n = len(ordered)
     # largest l with P(X <= l - 1) <= (1 - confidence) / 2 for X ~ Binomial(n, 1/2)
-    rank = int(scipy_stats.binom.ppf((1 - confidence) / 2, n, 0.5))
-    if rank > 0 and scipy_stats.binom.cdf(rank - 1, n, 0.5) > (1 - confidence) / 2:
+    rank = int(binom.ppf((1 - confidence) / 2, n, 0.5))
+    if rank > 0 and binom.cdf(rank - 1, n, 0.5) > (1 - confidence) / 2:
         rank -= 1
     rank = max(rank, 1)
     return float(ordered[rank - 1]), float(ordered[n - rank])
@@ -69,10 +70,12 @@ def geometric_mean(values: Samples) -> float:
 
 def mean_interval(values: Samples, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return (mean, low, high) by Student's t; the interval is NaN below two values."""
+    from scipy.stats import t
+
     data = np.asarray(values, dtype=np.float64)
     mean = float(data.mean())
     if len(data) < 2:
         return mean, math.nan, math.nan
     half = float(data.std(ddof=1)) / math.sqrt(len(data))
-    half *= float(scipy_stats.t.ppf((1 + confidence) / 2, len(data) - 1))
+    half *= float(t.ppf((1 + confidence) / 2, len(data) - 1))
     return mean, mean - half, mean + half

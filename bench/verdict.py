@@ -19,7 +19,14 @@ class VerdictKind(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of one cell, and why."""
+    """What the gate says of one cell, and why.
+
+    Attributes:
+        ratio, low, high: head / base and its interval; None without times.
+        margin: the smallest slow-down, as a share, that would have shown.
+        p, p_wilcoxon: of no slow-down above the tolerance. trials: those it was judged by.
+        base_s, head_s: median seconds a call.
+    """
 
     cell_id: str
     label: str
@@ -28,3 +35,9 @@ class Verdict:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    margin: float | None = None
+    p: float | None = None
+    p_wilcoxon: float | None = None
+    trials: int | None = None
+    base_s: float | None = None
+    head_s: float | None = None

@@ -20,6 +20,7 @@ from reports import findings, style
 from reports.data import Key, ReportData, named_arms, pick
 from reports.figures import kernel_pictures
 from reports.figures_accuracy import accuracy_pictures
+from reports.gating import gate_blocks
 from reports.limits import break_even_blocks, limit_blocks
 from reports.method import method_blocks
 from reports.parts import Block, Bullets, Paragraph, Table
@@ -38,8 +39,10 @@ class Section:
 def sections(data: ReportData) -> list[Section]:
     """Return the whole report."""
     grouping = tuple(quality_blocks(data))
-    if grouping and data.nothing_timed:
-        return [Section("Groupings compared", grouping)]
+    gate = tuple(gate_blocks(data))
+    if (grouping or gate) and data.nothing_timed:
+        named = (("Gate", gate), ("Groupings compared", grouping))
+        return [Section(title, blocks) for title, blocks in named if blocks]
     pictures = kernel_pictures(data)
     return [
         Section("Findings", tuple(_first_page(data))),
@@ -56,6 +59,7 @@ def sections(data: ReportData) -> list[Section]:
         Section("How near to the limit", tuple(limit_blocks(data))),
         *(Section("Break-even", found) for found in [tuple(break_even_blocks(data))] if found),
         *(Section("Groupings compared", found) for found in [grouping] if found),
+        *(Section("Gate", found) for found in [gate] if found),
         Section("Machine and method", tuple(method_blocks(data))),
         Section("Cells without a time", tuple(_failures(data))),
     ]

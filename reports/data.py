@@ -15,6 +15,7 @@ import pandas as pd
 from bench import accuracy_table, store, summary, table
 from bench.breakeven import ANSWERS, KEY
 from bench.frames import stacked
+from bench.gate_result import GATE, SELF_TEST, read_json
 from bench.quality import plan as quality_plan
 from bench.quality.plan import OPTIMUM, OPTIMUM_KEY
 from bench.quality.table import frame
@@ -22,6 +23,7 @@ from bench.records import Environment, RecordError
 
 INPUTS = (
     "results.jsonl", "environment.json", "accuracy.jsonl", ANSWERS, quality_plan.FILE, OPTIMUM,
+    GATE, SELF_TEST,
 )  # fmt: skip
 Key = tuple[Any, ...]
 
@@ -34,6 +36,7 @@ class ReportData:
         attainment, ceilings, paying: as :mod:`bench.summary` makes them.
         breakeven: the lines of breakeven.jsonl, one a search.
         quality: one row a line of quality.jsonl. optimum: the lines of optimum.jsonl.
+        gate, self_test: what gate.json and self_test.json say, or None.
         environments: by id; an id that no file explains is absent.
         names: environment id -> E1, E2, ... in order of device name.
         torn: reports of unreadable last lines.
@@ -53,6 +56,8 @@ class ReportData:
     breakeven: list[dict[str, Any]]
     quality: pd.DataFrame
     optimum: list[dict[str, Any]]
+    gate: dict[str, Any] | None
+    self_test: dict[str, Any] | None
     environments: dict[str, Environment]
     names: dict[str, str]
     torn: list[str]
@@ -128,7 +133,7 @@ def load(folder: Path) -> ReportData:
     """
     if not folder.is_dir():
         raise store.StoreError(f"expected a folder of results at {folder}, got none")
-    names = ("results.jsonl", "accuracy.jsonl", ANSWERS, quality_plan.FILE, OPTIMUM)
+    names = [name for name in INPUTS if name != "environment.json"]
     if not any((folder / name).exists() for name in names):
         raise store.StoreError(f"expected {', '.join(names)} in {folder}, got none of them")
     results = _results(folder)
@@ -153,6 +158,8 @@ def load(folder: Path) -> ReportData:
         breakeven=searches.records,
         quality=frame(quality.records),
         optimum=optimum.records,
+        gate=read_json(folder / GATE),
+        self_test=read_json(folder / SELF_TEST),
         environments=results.environments,
         names=_names(results.environments, {*rows["environment"], *runs["environment"]}),
         torn=[

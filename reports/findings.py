@@ -34,7 +34,15 @@ def headline(data: ReportData) -> list[str]:
 def headline_groups(data: ReportData) -> list[tuple[str, list[str]]]:
     """Return (context or "", lines), the counts of cells first; no group is empty."""
     first = [_cells_line(data)] if len(data.rows) else []
-    if not first and not len(data.runs) and not len(data.quality) and not data.optimum:
+    if data.gate is not None:
+        first = [*first, data.gate["sentence"]]
+    if (
+        not first
+        and data.self_test is None
+        and not len(data.runs)
+        and not len(data.quality)
+        and not data.optimum
+    ):
         first = ["Nothing is stored here: no cell and no training run."]
     groups = [("", first)]
     for key in data.contexts():

@@ -66,7 +66,8 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
         ("measure", MEASURE),
         ("tune", ["machine", "tune"]),
         ("targets", ["machine", "targets"]),
-        ("all", [*STEPS[:-2], "tune", "targets", *MEASURE[1:], STEPS[-1]]),
+        ("gate", ["machine", "gate"]),
+        ("all", [*STEPS[:-2], "tune", "targets", "gate", *MEASURE[1:], STEPS[-1]]),
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
@@ -96,7 +97,7 @@ def test_what_can_stop_by_itself_does_before_its_limit(
     [
         (
             ["--stage", "chekc"],
-            "expected a stage of check, ceilings, sweep, report, measure, tune, targets, all",
+            "expected a stage of check, ceilings, sweep, report, measure, tune, targets, gate, all",
         ),
         (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),

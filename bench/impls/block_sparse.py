@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import injection
 from bench.problem import Prepared, Problem, Unsupported
 from hrbp_core.kernels import cpu, gpu
 from hrbp_core.kernels import problem as gpu_problem
@@ -55,6 +56,9 @@ def prepare(problem: Problem) -> Prepared:
 
     run = {Pass.FPROP: fprop, Pass.DGRAD: dgrad, Pass.WGRAD: wgrad}[problem.case.conv_pass]
     detail = {**_backend(problem), "pattern": pattern.content_hash[:16]}
+    if (asked := injection.delay()) and asked.meets(problem.case):
+        run = injection.slowed(run, problem.case, asked)
+        detail["injected_delay"] = asked.text
     if problem.case.conv_pass is Pass.WGRAD:
         return Prepared(run, True, pattern.unpack, detail)
     return Prepared(run, True, detail=detail)
