@@ -73,10 +73,15 @@ def compare(base: Path | str, head: Path | str) -> GateResult:
 
 def cell_label(cell: Cell) -> str:
     """Return a cell's name for people; not unique, unlike its id."""
-    case = cell.case
-    recipe = f"{case.recipe.method}@{case.recipe.density:g}"
+    case, recipe = cell.case, cell.case.recipe
     place = f"{case.suite}/{case.layer} {case.conv_pass} {case.dtype} {case.device}"
-    return f"{place} {recipe} {cell.impl} {cell.mode}"
+    pattern = f"{recipe.method}@{recipe.density:g} {recipe.block[0]}x{recipe.block[1]}"
+    own = (
+        "" if recipe.balance == "none" else f" balance {recipe.balance}",
+        "" if recipe.taps is None else f" {recipe.taps} taps",
+        "" if case.layout == "canonical" else f" {case.layout}",
+    )
+    return f"{place} {pattern}{''.join(own)} {cell.impl} {cell.mode}"
 
 
 def _verdict(

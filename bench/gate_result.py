@@ -106,7 +106,8 @@ class GateResult:
         passed = f"none is slower than {MARGIN:.2f}x"
         slower = f"slower than {MARGIN:.2f}x (single process: confirm with another run)"
         if self.about:
-            passed = f"none is slower; a slow-down of {self.visible or 0:.1%} would show in each"
+            seen = "" if self.visible is None else f"; {self.visible:.1%} would show in each"
+            passed = f"none is slower{seen}"
             slower = "slower, confirmed by fresh processes"
         return {
             0: f"PASS: of {total} cells, {len(self.ratios)} have times to compare, and {passed}.",
@@ -161,8 +162,17 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
 
 
 def render(result: GateResult, console: Console) -> None:
-    """Print the cells that did not pass, the notes, the counts and the verdict."""
+    """Print the cells that did not pass, the notes, the counts and the verdict.
+
+    Of two revisions every cell is printed, with what would have shown in it.
+    """
     failed = _not_passed(result)
+    if result.about:
+        table = Table("verdict", "cell", "head / base", "would show", "trials")
+        for verdict in [*failed, *(v for v in result.verdicts if v.kind is VerdictKind.PASS)]:
+            kind = Text(verdict.kind.upper(), style=_COLOURS[verdict.kind])
+            table.add_row(kind, Text(verdict.label), *map(Text, _numbers(verdict)))
+        console.print(table)
     if failed:
         table = Table("verdict", "cell", "reason")
         for verdict in failed:
@@ -208,6 +218,15 @@ def to_markdown(result: GateResult) -> str:
         lines.append("")
     lines += [f"- {_plain(note)}" for note in result.notes]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _numbers(verdict: Verdict) -> tuple[str, str, str]:
+    """Return ratio with its interval, what would have shown, and trials; "-" for none."""
+    ratio = "-"
+    if verdict.ratio is not None:
+        ratio = f"{verdict.ratio:.3f} ({verdict.low:.3f} to {verdict.high:.3f})"
+    margin = "-" if verdict.margin is None else f"+{verdict.margin:.1%}"
+    return ratio, margin, str(verdict.trials or "-")
 
 
 def _not_passed(result: GateResult) -> list[Verdict]:

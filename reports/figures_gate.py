@@ -95,4 +95,4 @@ def _ticks(reach: float) -> list[float]:
 def _name(label: str) -> str:
     """Leave out what all cells of a gate share: suite, device and mode stand in the text."""
     place, *rest = label.split(" ")
-    return " ".join([place.split("/", 1)[-1], *rest[:1], *rest[3:4]])
+    return " ".join([place.split("/", 1)[-1], *rest[:1], *rest[3:-2]])

@@ -32,7 +32,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def verdict(number: int, kind: VerdictKind, ratio: float | None, **more: Any) -> Verdict:
     times = () if ratio is None else (ratio, ratio - 0.01, ratio + 0.012)
-    label = f"quick/conv{number}_3x3 fprop float32 cpu hrbp2@0.25 block_sparse hot"
+    label = f"quick/conv{number}_3x3 fprop float32 cpu hrbp2@0.25 32x32 block_sparse hot"
     return Verdict(f"{number:016d}", label, kind, f"reason {number}", *times, **more)
 
 

@@ -163,7 +163,7 @@ def _open(cells: dict[str, _Cell], rule: Rule) -> list[str]:
             wanted = cell.looked < len(rule.looks)
         else:
             seen = cell.row(rule)["margin"]
-            wanted = seen > rule.see and len(cell.screen) < rule.looks[-1]
+            wanted = seen > rule.see and len(cell.screen) < rule.most
         if wanted:
             found.append(name)
     return found

@@ -26,7 +26,7 @@ from bench.gating.trials import Machine
 from bench.jsonl import append_line, make_folder, replace_file
 from bench.records import SCHEMA, Cell
 from bench.suites import Sweep, cases
-from bench.verdict import Verdict
+from bench.verdict import Verdict, VerdictKind
 
 TRIALS, PROCESS_KEY = "gate_trials.jsonl", "process_id"
 FIXED = 0.4  # of a trial's time: what does not shrink with its cells
@@ -171,12 +171,15 @@ def _gate(
 
 def verdict(cell: Cell, found: Finding, rule: Rule) -> Verdict:
     """Return a finding as a verdict; effects become ratios."""
+    signed = wilcoxon_p(np.array(found.d), rule) if found.d else None
+    reason = found.reason
+    if found.kind is VerdictKind.FAIL:
+        reason += f"; p = {signed:.1g} by Wilcoxon's signed ranks"
     ratio, low, high = (None if e is None else 1 + e for e in (found.effect, found.low, found.high))
     return Verdict(
-        cell.cell_id, cell_label(cell), found.kind, found.reason, ratio, low, high,
-        margin=found.margin, p=found.p,
-        p_wilcoxon=wilcoxon_p(np.array(found.d), rule) if found.d else None,
-        trials=found.trials or None, base_s=found.base_s, head_s=found.head_s,
+        cell.cell_id, cell_label(cell), found.kind, reason, ratio, low, high,
+        margin=found.margin, p=found.p, p_wilcoxon=signed, trials=found.trials or None,
+        base_s=found.base_s, head_s=found.head_s,
     )  # fmt: skip
 
 

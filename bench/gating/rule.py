@@ -23,7 +23,8 @@ class Rule:
         least_margin: no smaller slow-down fails, however sure it is.
         least_s: nor one of fewer seconds.
         worst_margin: a run that cannot see a slow-down of this size says nothing of a cell.
-        see: trials go on while the run cannot see so small a slow-down, if there is time.
+        see: trials go on while the run cannot see so small a slow-down, if there is time, but
+            not beyond ``most``: three times as many see little more than half as much.
     """
 
     screen: int = 6
@@ -37,6 +38,7 @@ class Rule:
     least_s: float = 1e-6
     worst_margin: float = 0.10
     see: float = 0.05
+    most: int = 18
 
 
 def rule_for(device: str, see: float | None = None) -> Rule:

@@ -145,6 +145,7 @@ def _plant(
     base = Side("base", machine.base.commit, machine.base.dirty, machine.base.root)
     machine.base, machine.head, machine.cells = base, slow, cells
     source = Budgeted(machine.take, GATE_BUDGET_S)
+    rule = replace(rule, see=rule.worst_margin)  # whether it fails is asked, not how finely
     start = monotonic()
     with planted(f"{100 * effect:g}%@{words}"):
         findings = decide(list(cells), source, rule, progress)
