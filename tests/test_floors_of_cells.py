@@ -139,7 +139,7 @@ def test_a_vendor_that_may_use_winograd_is_no_witness(dtype, device, heard):
     case = replace(make_case(), dtype=dtype, device=device)
     attempt = SimpleNamespace(name="dense", samples_s=[3e-3, 1e-3, 2e-3], prepared=True)
     problem = SimpleNamespace(case=case)
-    measuring = measure._Measuring(problem, [attempt], None, None, Extras(ceilings=source))
+    measuring = measure.Measuring(problem, [attempt], None, None, Extras(ceilings=source))
     measuring._witness()
     taken = 1e-3 if device == "cpu" else 2e-3  # a lone fast sample must not lift a GPU's ceiling
     assert source.seen == ([pytest.approx(case.shape.flops() / taken)] if heard else [])

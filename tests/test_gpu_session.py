@@ -71,7 +71,7 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
-    done = session.run("--dry-run", stage=stage, minutes="25")
+    done = session.run("--dry-run", stage=stage, minutes="30")
     assert [name for name, _, _ in planned(done.stdout)] == steps
 
 

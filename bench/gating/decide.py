@@ -206,7 +206,7 @@ def _is_due(cell: _Cell, rule: Rule) -> bool:
 
 def _slower(cell: _Cell, row: dict[str, float], p: float, rule: Rule) -> bool:
     return (
-        p < rule.alpha / len(rule.looks)
+        p < rule.alpha * rule.spent[cell.looked - 1]
         and row["effect"] >= rule.least_margin
         and _seconds(cell.judged)[1] - _seconds(cell.judged)[0] >= rule.least_s
     )

@@ -13,8 +13,9 @@ class Rule:
 
     Attributes:
         screen: trials that every cell gets.
-        looks: a cell that was not cleared gets fresh trials, and is judged at so many of them;
-            each look has its share of alpha, so that looking often finds nothing by chance.
+        looks: a cell that was not cleared gets fresh trials, and is judged at so many of them.
+        spent: each look's share of alpha, so that looking often finds nothing by chance; few
+            trials get little of it, for stray ones among them weigh most.
         tolerance: a slow-down that nobody minds; tests are against it, not against nothing.
         flag_p: a cell with a smaller p in the screen is not cleared there.
         early, early_p: after so many trials of the screen, a cell with so small a p is suspected
@@ -29,6 +30,7 @@ class Rule:
 
     screen: int = 6
     looks: tuple[int, ...] = (3, 6, 12, 24, 36)
+    spent: tuple[float, ...] = (0.02, 0.18, 0.3, 0.25, 0.25)
     tolerance: float = 0.02
     flag_p: float = 0.10
     early: int = 3
