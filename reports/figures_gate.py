@@ -70,7 +70,9 @@ def _draw(figure: FigureBase, *, height_in: float, rows: list[dict[str, Any]]) -
     names = [style.clipped(_name(v["label"]), (LEFT_IN - 0.15) * 72, 7) for v in rows]
     axes.set_yticklabels(names, fontsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (x - 1):+.0f} %"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{100 * (x - 1):+.0f} %".replace("+0 %", "0 %"))
+    )
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
     axes.set_xticks(_ticks(reach))
     axes.set_xlabel("head slower than base by (share of base's time)")
