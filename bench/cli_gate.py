@@ -43,6 +43,10 @@ def gate(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="How often the gate errs on this machine.")
     ] = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="With --self-test: folders of earlier ones; nothing is measured."),
+    ] = None,
     suite: Annotated[str, typer.Option(help="A suite of `list suites`.")] = "quick",
     layers: Annotated[str | None, typer.Option(help="Of `list layers`.")] = None,
     passes: Annotated[str, typer.Option(help="Any of fprop,dgrad,wgrad.")] = "fprop,dgrad,wgrad",
@@ -84,7 +88,10 @@ def gate(
             )
             revision = _revision(base_rev, promoted, into)
             question = _question(wanted, revision, budget, out, mode, see)
-            code = (_self_test if self_test else _revisions)(question, telling)
+            if self_test:
+                code = _self_test(question, telling, split(pool, "pool", Path) or ())
+            else:
+                code = _revisions(question, telling)
     raise typer.Exit(code)
 
 
@@ -190,17 +197,22 @@ def _tell(result: GateResult, telling: _Telling, out: Path | None) -> int:
     return result.exit_code
 
 
-def _self_test(question: Question, telling: _Telling) -> int:
+def _self_test(question: Question, telling: _Telling, pool: tuple[Path, ...]) -> int:
     import json
 
     from bench.gate_result import SELF_TEST
+    from bench.gating.pooled import rehearse_again
     from bench.gating.self_test import self_test
     from bench.gating.self_test_page import render, to_markdown
-    from bench.jsonl import replace_file
+    from bench.jsonl import make_folder, replace_file
 
     with bar("trials") as progress:
-        found = self_test(question, progress)
+        if pool:
+            found = rehearse_again(pool, question, progress)
+        else:
+            found = self_test(question, progress)
     text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
+    make_folder(question.out)
     replace_file(question.out / SELF_TEST, text)
     replace_file(question.out / "self_test.md", to_markdown(found))
     if telling.markdown is not None:
@@ -209,7 +221,7 @@ def _self_test(question: Question, telling: _Telling) -> int:
         print(text)
     else:
         render(found, Console())
-        print(f"{question.out}: self_test.json, self_test.md, gate_trials.jsonl")
+        print(f"{question.out}: self_test.json, self_test.md")
     return 0 if found.found else 3
 
 

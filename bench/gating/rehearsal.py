@@ -70,7 +70,7 @@ def pool_of(records: Sequence[dict[str, Any]], fixed_s: float, cell_s: float) ->
     Raises:
         ValueError: fewer than two whole trials, or no cell with times in all of them.
     """
-    trials: dict[int, dict[str, dict[str, np.ndarray[Any, Any]]]] = {}
+    trials: dict[Any, dict[str, dict[str, np.ndarray[Any, Any]]]] = {}
     for record in records:
         lanes = trials.setdefault(record["trial"], {})
         for line in record["measurements"]:

@@ -98,16 +98,17 @@ def self_test(question: Question, progress: Progress = lambda *_: None, seed: in
     records = read_lines(question.out / TRIALS, PROCESS_KEY).records
     whole = [r for r in records if r["trial"] <= last]
     pool = pool_of(whole, full_s - cell_s * len(cells), cell_s)
-    quiet, planted = _rehearsed(pool, rule, EFFECTS[device], seed, progress)
+    quiet, planted = rehearsed(pool, rule, EFFECTS[device], seed, progress)
     return SelfTest(
         head.commit, head.dirty, environment, pool.trials, len(cells), (full_s, trial_s),
         sum(s for _, s in source.took[: rule.screen]), rule, quiet, planted, effect, real, real_s,
     )  # fmt: skip
 
 
-def _rehearsed(
+def rehearsed(
     pool: Pool, rule: Rule, effects: tuple[float, ...], seed: int, progress: Progress
 ) -> tuple[Rates, dict[float, Rates]]:
+    """Return the rates of equal code, and of each planted slow-down."""
     quiet = rehearse(pool, rule, GATE_BUDGET_S, seed, tell=progress)
     planted = {
         effect: rehearse(pool, rule, GATE_BUDGET_S, seed + 1, effect=effect, tell=progress)
