@@ -20,6 +20,7 @@ from bench import (
     cli_device,
     cli_export,
     cli_gate,
+    cli_history,
     cli_profile,
     cli_quality,
     cli_tune,
@@ -41,6 +42,7 @@ cli_breakeven.register(app)
 cli_quality.register(app)
 cli_convert.register(app)
 cli_tune.register(app)
+cli_history.register(app)
 
 
 class Exit:
