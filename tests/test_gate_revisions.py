@@ -21,7 +21,7 @@ from tests.gating_checkout import (
 
 CPU = "hrbp_core/kernels/cpu.py"
 # what is seen well enough after the screen is not looked at for longer
-WORDS = ("--base-rev", "main", *TINY, "--see", "10", "--json")
+WORDS = ("--base-rev", "main", *TINY, "--see", "10", "--budget", "3", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,8 @@ def judged(root: Path, *words: str, **more: str) -> tuple[int, dict[str, str], d
     temporary, out = root.parent / "t", root.parent / "out"
     before = state(root)
     done = gate(root, temporary, *WORDS, *words, "--out", out, timeout=400, **more)
+    if "expected time for the screen" in done.stderr:
+        pytest.skip(f"a busy machine: {done.stderr}")
     assert done.stdout.startswith("{"), done.stderr
     found = json.loads(done.stdout)
     assert found["exit_code"] == done.returncode
@@ -49,9 +51,16 @@ def judged(root: Path, *words: str, **more: str) -> tuple[int, dict[str, str], d
     return done.returncode, kinds, found
 
 
+def quiet(kinds: dict[str, str], found: dict) -> None:
+    """Equal code passes, and never fails; on a busy machine it may be neither."""
+    assert set(kinds.values()) <= {"pass", "inconclusive"}, found["verdicts"]
+    if "inconclusive" in kinds.values():
+        pytest.skip(f"a busy machine: {found['sentence']}")
+
+
 def test_the_same_revision_twice_passes(root: Path) -> None:
     code, kinds, found = judged(root)
-    assert kinds == {"fprop": "pass", "dgrad": "pass"}, found["verdicts"]
+    quiet(kinds, found)
     assert code == 0
     assert found["notes"][1:] == ["base and head are the same commit: what differs is noise"]
 
@@ -60,12 +69,12 @@ def test_a_pass_twice_as_slow_fails_alone(root: Path) -> None:
     append(root, CPU, SLOW)
     commit(root)
     code, kinds, found = judged(root)
-    assert kinds == {"fprop": "fail", "dgrad": "pass"}, found["verdicts"]
-    assert code == 1
+    assert (code, kinds.pop("fprop")) == (1, "fail"), found["verdicts"]
     slow = found["verdicts"][0]
     assert slow["label"].startswith("resnet50/conv3_expand fprop float32 cpu")
     assert 1.6 < slow["ratio"] < 2.5
     assert found["about"]["head"]["dirty"] is False
+    quiet(kinds, found)
 
 
 def test_one_wrong_element_is_wrong_and_names_its_cell(root: Path) -> None:
@@ -82,8 +91,7 @@ def test_one_wrong_element_is_wrong_and_names_its_cell(root: Path) -> None:
 
 def test_a_planted_delay_fails_its_cell_alone(root: Path) -> None:
     code, kinds, found = judged(root, HRBP_INJECT_DELAY="60%@fprop")
-    assert kinds == {"fprop": "fail", "dgrad": "pass"}, found["verdicts"]
-    assert code == 1
+    assert (code, kinds.pop("fprop")) == (1, "fail"), found["verdicts"]
     assert 1.35 < found["verdicts"][0]["ratio"] < 1.9
     lines = (root.parent / "out" / "gate_trials.jsonl").read_text().splitlines()
     planted = {
@@ -92,3 +100,4 @@ def test_a_planted_delay_fails_its_cell_alone(root: Path) -> None:
         for m in record["measurements"]
     }
     assert [key for key, there in planted.items() if there] == [("head", "fprop")]
+    quiet(kinds, found)

@@ -45,6 +45,10 @@ def test_a_cell_of_equal_code_that_fails_is_a_false_alarm() -> None:
         assert found.alarms == (1.0, 1.0, 1.0)
         assert found.inconclusive[0] == 0.0
     assert found.found[0] == 1.0
+    # too little to be found: only where the planted cell is slow by itself
+    found = rehearse(slow, RULE, UNLIMITED, 0, effect=0.001, pools=2, runs=10)
+    assert found.alarms[0] == 1.0
+    assert 0.0 < found.found[0] < 1.0
 
 
 @pytest.mark.usefixtures("as_it_is")

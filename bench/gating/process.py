@@ -19,6 +19,7 @@ from bench.clocks import clock_for
 from bench.environment import environment, gpu_uuid
 from bench.extras import Extras
 from bench.gating.known import Answers, Remembering, pattern_kept
+from bench.gating.readings import NO_TURN
 from bench.problem import Problem
 from bench.records import Cell, Flag
 from bench.session import set_up
@@ -127,7 +128,7 @@ class Led:
             attempt = self.attempts[cell.cell_id]
             samples = self.samples.get(cell.cell_id, [])
             if attempt.prepared and not samples:
-                attempt.fail_by(RuntimeError("no turn was left for it"))
+                attempt.fail_by(RuntimeError(NO_TURN))
             self.at(cell.cell_id)
             if attempt.prepared:
                 attempt.samples_s, attempt.flags = samples, self._flags(samples)

@@ -9,6 +9,8 @@ from bench.verdict import VerdictKind
 
 Outcome: TypeAlias = tuple[str, str] | None  # (status, reason) of what is not ok
 WRONG = ("wrong", "impossible")
+# what a cell says that could be timed, and was not, for another process's could not
+NO_TURN = "no turn was left for it"
 # what a call says to code that is older or newer than itself
 NO_API = ("AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "TypeError")
 

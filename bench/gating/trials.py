@@ -13,7 +13,7 @@ import numpy as np
 from bench.gating.child import READY_S, Child, Died
 from bench.gating.evidence import half_width, reading
 from bench.gating.order import chunked, shuffled, turns
-from bench.gating.readings import Reading, Trial
+from bench.gating.readings import NO_TURN, Reading, Trial
 from bench.gating.sides import Side
 from bench.records import Cell, Flag, Measurement, Status
 
@@ -167,7 +167,9 @@ def _reading(
 ) -> Reading:
     """Return what a trial says of a cell: numbers, or what became of it."""
     flags = sorted({str(f) for m in measured.values() for f in m.flags})
-    bad = {role: m for role, m in measured.items() if m.status is not Status.OK}
+    bad = {r: m for r, m in measured.items() if m.status is not Status.OK}
+    own = {r: m for r, m in bad.items() if NO_TURN not in (m.reason or "")}
+    bad = own or bad
     outcome = {
         side: next((bad[r] for r in roles if r in bad), None)
         for side, roles in (("base", ("base", "again")), ("head", ("head",)))

@@ -62,7 +62,7 @@ def _serve(led: Any, tell: Any) -> None:
 
 def _check_place(loaded: str | None, root: str) -> None:
     """An installed copy must not be measured in place of the revision."""
-    if loaded is None or Path(root) not in Path(loaded).parents:
+    if loaded is None or Path(root).resolve() not in Path(loaded).resolve().parents:
         raise ImportError(f"expected hrbp_core of {root}, got {loaded}")
 
 
