@@ -75,6 +75,7 @@ class Script:
     def __init__(self, cells: Mapping[str, Says], affordable: float = float("inf")) -> None:
         self.cells, self.affordable, self.paid = cells, affordable, 0
         self.asked: list[tuple[str, ...]] = []
+        self.priced: list[tuple[int, int]] = []
         self.seen: Counter[str] = Counter()
 
     def take(self, names: Sequence[str]) -> Trial:
@@ -89,6 +90,7 @@ class Script:
         """Return whether so many more are paid for."""
         assert cells > 0
         assert trials > 0
+        self.priced.append((cells, trials))
         return self.paid + cells * trials <= self.affordable
 
 

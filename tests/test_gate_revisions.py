@@ -21,7 +21,7 @@ from tests.gating_checkout import (
 
 CPU = "hrbp_core/kernels/cpu.py"
 # what is seen well enough after the screen is not looked at for longer
-WORDS = ("--base-rev", "main", *TINY, "--see", "10", "--budget", "3", "--json")
+WORDS = ("--base-rev", "origin/main", *TINY, "--see", "10", "--budget", "5", "--json")
 
 
 @pytest.fixture(scope="module")

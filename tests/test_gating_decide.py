@@ -145,6 +145,15 @@ def test_who_is_surely_above_the_tolerance_is_not_cleared_by_the_screen() -> Non
         assert (found.kind, found.fresh) == (Kind.PASS, fresh)
 
 
+def test_nor_is_who_may_be_slower_than_the_margin() -> None:
+    """4.6 % would show, and up to 5.3 % are possible; p is no small one."""
+    for effect, fresh in ((0.03, True), (0.015, False)):
+        says = then(LATE.screen, steady(effect, 0.03), QUIET)
+        assert weighed(says, range(LATE.screen))["p"] > LATE.flag_p
+        found = alone(says, LATE)
+        assert (found.kind, found.fresh) == (Kind.PASS, fresh)
+
+
 # --- suspected at once --------------------------------------------------------------------
 
 

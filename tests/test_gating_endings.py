@@ -190,7 +190,10 @@ def test_cells_that_are_done_cost_nothing() -> None:
     cells = {"a": ends(SKIP, SKIP), "b": QUIET, "c": ends(None, WRONG)}
     with pytest.raises(BudgetTooSmall):
         decided(cells, affordable=2 + RULE.screen)  # what they will be is not known before
-    assert decided(cells, affordable=3 * RULE.screen)[1].paid == 2 + RULE.screen
+    source = decided(cells, affordable=3 * RULE.screen)[1]
+    assert source.paid == 2 + RULE.screen
+    later = [(1, RULE.screen - made) for made in range(1, RULE.screen)]
+    assert source.priced == [(3, RULE.screen), *later]
 
 
 def test_a_budget_that_ends_after_the_screen_leaves_suspects_open() -> None:
@@ -200,6 +203,19 @@ def test_a_budget_that_ends_after_the_screen_leaves_suspects_open() -> None:
     found = findings["a"]
     assert (found.kind, found.fresh, found.trials) == (Kind.INCONCLUSIVE, False, RULE.screen)
     assert found.reason == "suspected in the screen; no time was left; 0 trials are no evidence"
+
+
+def test_one_fresh_trial_is_no_evidence() -> None:
+    found = alone(suspected(QUIET), affordable=RULE.screen + 1)
+    assert (found.kind, found.fresh, found.trials) == (Kind.INCONCLUSIVE, False, RULE.screen)
+    assert found.reason == "suspected in the screen; no time was left; 1 trials are no evidence"
+
+
+def test_a_screen_of_one_trial_has_no_numbers() -> None:
+    found = alone(then(1, QUIET, hot))
+    assert (found.kind, found.effect, found.trials) == (Kind.INCONCLUSIVE, None, 0)
+    found = alone(then(2, QUIET, hot))
+    assert (found.kind, found.fresh, found.trials) == (Kind.INCONCLUSIVE, False, 2)
 
 
 def test_a_budget_that_ends_before_a_look_does_so_too() -> None:
