@@ -75,6 +75,14 @@ def test_an_answer_just_before_the_end_is_an_answer(start) -> None:
     assert dead(child, "").reason == "its process ended: exit code 1"
 
 
+def test_an_answer_between_the_last_look_and_the_end_is_an_answer(start, monkeypatch) -> None:
+    child = start()
+    child.answer()
+    child.send(code="time.sleep(1); tell(answer=7); os._exit(1)")
+    monkeypatch.setattr(child.process, "poll", child.process.wait)  # it ends after the look
+    assert child.answer() == 7
+
+
 # --- deaths -------------------------------------------------------------------------------
 
 

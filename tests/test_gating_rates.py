@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bench.gating import decide
 from bench.gating.rehearsal import Pool, Rates, Virtual, rehearse
+from bench.gating.rule import Rule
+from bench.verdict import VerdictKind
 from tests.gating_samples import RULE, UNLIMITED, heavy, normal, pool
 
 MOST_ALARMS, MOST_INCONCLUSIVE, LEAST_FOUND = 0.05, 0.10, 0.80
@@ -42,6 +46,42 @@ def test_ten_per_cent_slower_is_found(name: str) -> None:
     found = runs(POOLS[name], 0.10, pools=5)
     assert found.found[0] >= LEAST_FOUND
     assert found.alarms[0] <= MOST_ALARMS
+
+
+# --- the worst equal code -----------------------------------------------------------------
+
+
+def at_the_tolerance() -> Pool:
+    """Return a pool in which every cell is slower by just what nobody minds."""
+    drawn = pool(0.02, trials=1000)
+    d = drawn.d - drawn.d.mean(axis=2, keepdims=True) + np.log1p(RULE.tolerance)
+    return replace(drawn, d=d)
+
+
+def failing(source: Pool, rule: Rule, count: int) -> float:
+    """Return the share of runs that call a cell slower."""
+    rng = np.random.default_rng(4)
+    whole, found = np.arange(source.trials), 0
+    for _ in range(count):
+        run = Virtual(source, rng, {}, UNLIMITED, whole)
+        kinds = {f.kind for f in decide.decide(list(run.picks), run, rule).values()}
+        found += VerdictKind.FAIL in kinds
+    return found / count
+
+
+def test_alpha_holds_over_cells_and_looks_where_every_cell_is_at_the_tolerance() -> None:
+    """3 to 4 % of 900 runs; a hundred may have a few more."""
+    assert failing(at_the_tolerance(), RULE, 100) <= MOST_ALARMS + 0.03
+
+
+def test_it_would_not_without_holm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "holm", lambda p: p)
+    assert failing(at_the_tolerance(), RULE, 50) > 2 * (MOST_ALARMS + 0.03)
+
+
+def test_nor_if_each_look_had_all_of_alpha() -> None:
+    rule = replace(RULE, spent=(1.0,) * len(RULE.looks))
+    assert failing(at_the_tolerance(), rule, 50) > 2 * (MOST_ALARMS + 0.03)
 
 
 # --- rules that would not do --------------------------------------------------------------
