@@ -24,14 +24,14 @@ class World:
 
     Attributes:
         seconds: (place, cell, lap) -> seconds a call; place is the order of starting.
-        outcomes: (side, cell number) -> what is not ok there. deaths: how often a side dies at a
+        outcomes: (side or place, cell) -> what is not ok there. deaths: how often a side dies at a
             cell's turn, by (side, cell); None for the cell dies as it starts.
         log: (trial, place, order, cells) of every order. waited: order -> limits, in seconds.
     """
 
     def __init__(self) -> None:
         self.seconds = lambda place, name, lap: 1e-3
-        self.outcomes: dict[tuple[str, str], Status] = {}
+        self.outcomes: dict[tuple[str | int, str], Status] = {}
         self.deaths: dict[tuple[str, str | None], int] = {}
         self.reason, self.no_api = "its process ended: killed by SIGSEGV", False
         self.turn_s: dict[str, float] = {}
@@ -82,8 +82,12 @@ class Stand:
         return {}
 
     def _warm(self, _: object) -> dict[str, float]:
-        bad = {name for side, name in self.world.outcomes if side == self.side.name}
-        return {n: self.world.turn_s.get(n, TURN_S) for n in self.names if n not in bad}
+        well = [name for name in self.names if self._outcome(name) is None]
+        return {name: self.world.turn_s.get(name, TURN_S) for name in well}
+
+    def _outcome(self, name: str) -> Status | None:
+        of_side = self.world.outcomes.get((self.side.name, name))
+        return of_side or self.world.outcomes.get((self.place, name))
 
     def _turn(self, names: tuple[str, ...]) -> dict[str, float]:
         found = {}
@@ -97,7 +101,7 @@ class Stand:
         lines: list[dict[str, Any]] = [{"environment": {"device": "cpu", "of": self.side.name}}]
         for name in self.names:
             number = NAMES.index(name)
-            status = self.world.outcomes.get((self.side.name, name))
+            status = self._outcome(name)
             measured = failed(status, number) if status else cell(number, flags=self.world.flags)
             lines.append({"measurement": measured.to_dict()})
         return lines

@@ -223,6 +223,14 @@ def test_a_cell_that_is_not_ok_in_one_process_is_out_for_all_three(world, machin
     assert all(NAMES[1] not in group for _, group in world.turns())
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_one_of_bases_two_processes_is_enough_to_be_out(world, machine, place) -> None:
+    world.outcomes[place, NAMES[1]] = Status.OOM
+    found = machine.take(NAMES)
+    assert {roles_of(world, 1)[p] for p in (1, 2)} == {"base", "again"}
+    assert found[NAMES[1]] == Reading(base=("oom", "because"))
+
+
 def test_all_cells_out_is_a_trial_too(world, machine) -> None:
     for name in NAMES:
         world.outcomes["base", name] = world.outcomes["head", name] = Status.OOM
