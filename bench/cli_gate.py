@@ -202,7 +202,7 @@ def _self_test(question: Question, telling: _Telling, pool: tuple[Path, ...]) ->
 
     from bench.gate_result import SELF_TEST
     from bench.gating.pooled import rehearse_again
-    from bench.gating.self_test import self_test
+    from bench.gating.selftest import self_test
     from bench.gating.self_test_page import render, to_markdown
     from bench.jsonl import make_folder, replace_file
 

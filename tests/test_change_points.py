@@ -161,9 +161,11 @@ def test_noise_is_that_of_a_run_and_steps_do_not_touch_it() -> None:
     for size in (0.0, 1.0):
         found = [noise(np.array(series(20, 9, size, 0.015, seed))) for seed in range(300)]
         assert np.sqrt(np.mean(np.square(found))) == pytest.approx(0.015, rel=0.15)
-    staircase = np.arange(20) // 4 * 1.0  # four steps in nineteen differences
+    # four steps in nineteen differences: fourteen are kept of the fifteen that are left, where
+    # fourteen of nineteen are expected, and so it errs to the safe side
+    staircase = np.arange(20) // 4 * 1.0
     values = [noise(staircase + np.array(series(20, 20, 0, 0.015, seed))) for seed in range(300)]
-    assert np.sqrt(np.mean(np.square(values))) == pytest.approx(0.015, rel=0.3)
+    assert 0.015 < np.sqrt(np.mean(np.square(values))) < 1.5 * 0.015
     assert noise(np.zeros(5)) == LEAST_NOISE
 
 

@@ -55,6 +55,8 @@ RANKS: dict[str, float] = {
     "bench.gating.order": 0.1,
     "bench.gating.readings": 0.1,
     "bench.gating.evidence": 0.2,
+    "bench.gating.unrest": 0.2,
+    "bench.gating.course": 0.9,
     "bench.gating.decide": 1,
     "bench.gating.rehearsal": 1.1,
     "hrbp_core.regrouping": 2,
@@ -101,6 +103,8 @@ NO_TORCH = (
             "gating.order",
             "gating.readings",
             "gating.evidence",
+            "gating.unrest",
+            "gating.course",
             "gating.decide",
             "gating.rehearsal",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.gating.decide import BudgetTooSmall, decide
+from bench.gating.decide import HOT, BudgetTooSmall, decide
 from bench.gating.readings import NO_API, Outcome, Reading, judge_outcomes, lacks_api
 from bench.verdict import VerdictKind
 from tests.gating_samples import (
@@ -140,20 +140,26 @@ def test_heat_in_fresh_trials_puts_off_the_look() -> None:
 
 def test_nothing_but_heat_ends() -> None:
     found, source = decided({"a": hot, "b": hot})
-    assert len(source.asked) == RULE.screen + 1
+    assert len(source.asked) == RULE.screen + HOT
     for each in found.values():
         assert each.kind is Kind.INCONCLUSIVE
         assert (each.effect, each.p, each.trials) == (None, None, 0)
-        assert each.reason == f"throttled in {RULE.screen + 1} trials; 0 trials are no evidence"
+        assert each.reason == f"throttled in {RULE.screen + HOT} trials; 0 trials are no evidence"
 
 
 def test_nothing_but_heat_after_a_bad_screen_ends_and_shows_the_screen() -> None:
     found, source = decided({"a": suspected(hot)})
-    assert len(source.asked) == RULE.screen + 1
+    assert len(source.asked) == RULE.screen + HOT
     each = found["a"]
     assert (each.kind, each.fresh, each.trials) == (Kind.INCONCLUSIVE, False, RULE.screen)
     assert each.effect == pytest.approx(0.10, abs=0.01)
-    assert each.reason.startswith("suspected in the screen; throttled in 1 trials; 0 trials are")
+    assert each.reason.startswith("suspected in the screen; throttled in 3 trials; 0 trials are")
+
+
+def test_a_moment_of_heat_after_the_screen_does_not_end_it() -> None:
+    slow = listed([timed(0.1, 0.001), timed(0.101, 0.001), timed(0.099, 0.001)])
+    found = alone(suspected(then(HOT - 1, hot, slow)))
+    assert (found.kind, found.fresh, found.trials) == (Kind.FAIL, True, RULE.looks[0])
 
 
 # --- budgets ------------------------------------------------------------------------------

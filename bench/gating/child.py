@@ -43,6 +43,8 @@ class Child:
         request: what it is told, beside ``parent`` and ``root``.
     """
 
+    MODULE = "bench.gating.worker"
+
     def __init__(self, side: Side, folder: Path, request: dict[str, Any], number: int) -> None:
         self.side, self.cell = side, None
         path = folder / f"request-{number}.json"
@@ -50,7 +52,7 @@ class Child:
         self._errors_path = folder / f"errors-{number}.txt"
         self._errors = self._errors_path.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.gating.worker", str(path)],
+            [sys.executable, "-m", self.MODULE, str(path)],
             cwd=side.root,
             env=_environment(side),
             stdin=subprocess.PIPE,

@@ -13,13 +13,24 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.gating.evidence import holm, weigh
-from bench.gating.readings import Reading, Trial, judge_outcomes, lacks_api
+from bench.gating.course import (
+    Course,
+    Finding,
+    conclude,
+    said_fast,
+    said_slower,
+    said_undecided,
+    seconds_of,
+    weighed,
+)
+from bench.gating.evidence import holm
+from bench.gating.readings import Trial
 from bench.gating.rule import Rule
-from bench.stats import is_bimodal
+from bench.gating.unrest import wild
 from bench.verdict import VerdictKind
 
 LEAST_TIMED = 3  # trials of the screen; the others were throttled
+HOT = 3  # trials in a row that were nothing but throttled end the run
 Tell = Callable[[int, int, str], None]
 
 
@@ -39,64 +50,6 @@ class BudgetTooSmall(ValueError):
     """There is no time for the screen."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was found of a cell; effects are ratios head / base less one.
-
-    Attributes:
-        effect, low, high, margin, p: see ``evidence``; None without times. d: of each trial.
-        trials: those that it was judged by. fresh: whether after the screen.
-        base_s, head_s: median seconds a call.
-    """
-
-    kind: VerdictKind
-    reason: str
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    margin: float | None = None
-    p: float | None = None
-    trials: int = 0
-    fresh: bool = False
-    base_s: float | None = None
-    head_s: float | None = None
-    d: tuple[float, ...] = ()
-
-
-@dataclass
-class _Cell:
-    """A cell on its way."""
-
-    screen: list[Reading] = field(default_factory=list)
-    fresh: list[Reading] = field(default_factory=list)
-    throttled: int = 0
-    suspect: bool = False
-    looked: int = 0
-    finding: Finding | None = None
-    _row: tuple[tuple[bool, int], dict[str, float]] | None = None
-
-    def add(self, reading: Reading) -> None:
-        """Take a reading, or the verdict that it is."""
-        if reading.base is not None or reading.head is not None:
-            self.finding = _by_outcome(reading)
-        elif not reading.timed:
-            self.throttled += 1
-        else:
-            (self.fresh if self.suspect else self.screen).append(reading)
-
-    def row(self, rule: Rule) -> dict[str, float]:
-        """Return what the trials that it is judged by say."""
-        key = (self.suspect, len(self.judged))
-        if self._row is None or self._row[0] != key:
-            self._row = key, _weighed(self.judged, rule)
-        return self._row[1]
-
-    @property
-    def judged(self) -> list[Reading]:
-        """The trials that it is judged by."""
-        return self.fresh if self.suspect else self.screen
-
-
 def decide(
     names: Sequence[str], source: Source, rule: Rule, tell: Tell = lambda *_: None
 ) -> dict[str, Finding]:
@@ -105,7 +58,8 @@ def decide(
     Raises:
         BudgetTooSmall: no time for the screen.
     """
-    cells = {name: _Cell() for name in names}
+    run = _Run({name: Course() for name in names}, source, rule)
+    cells = run.cells
     for made in range(rule.screen):
         left = [name for name, cell in cells.items() if cell.finding is None]
         if left and not source.affords(len(left), rule.screen - made):
@@ -114,31 +68,64 @@ def decide(
                 f"budget that is too small for it, seen after {made}"
             )
         tell(made, rule.screen, f"screen: {len(left)} cells")
-        _take(cells, left, source)
+        run.take(left)
         _suspect_early(cells, rule)
+    run.replace_wild(tell)
+    run.hot = 0
     for cell in cells.values():
         _screen(cell, rule)
-    while left := _open(cells, rule):
+    while (left := _open(cells, rule)) and run.hot < HOT:
         if not source.affords(len(left)):
             break
         most = max(len(cells[n].judged) for n in left)
         tell(most, rule.looks[-1], f"{_counted(cells, left)}")
-        before = {name: len(cells[name].judged) for name in left}
-        _take(cells, left, source)
-        if all(len(cells[n].judged) == before[n] and not cells[n].finding for n in left):
-            break  # nothing but heat
+        run.take(left)
         _look(cells, rule)
     return {name: cell.finding or _at_the_end(cell, rule) for name, cell in cells.items()}
 
 
-def _take(cells: dict[str, _Cell], names: Sequence[str], source: Source) -> None:
-    if not names:
-        return
-    for name, reading in source.take(names).items():
-        cells[name].add(reading)
+@dataclass
+class _Run:
+    """All cells on their way; ``hot`` trials in a row had no times but throttled ones."""
+
+    cells: dict[str, Course]
+    source: Source
+    rule: Rule
+    trials: list[Trial] = field(default_factory=list)
+    hot: int = 0
+
+    def take(self, names: Sequence[str]) -> None:
+        """Take a trial of these cells, and leave it out if it is a wild one."""
+        if not names:
+            return
+        trial = self.source.take(names)
+        for name, reading in trial.items():
+            self.cells[name].add(reading)
+        told = any(r.timed or self.cells[n].finding for n, r in trial.items())
+        self.hot = 0 if told else self.hot + 1
+        self.trials.append(trial)
+        if len(self.trials) > self.rule.screen and len(self.trials) - 1 in wild(self.trials):
+            self._drop(trial)
+
+    def replace_wild(self, tell: Tell) -> None:
+        """Take other trials in the place of those of the screen that turn out to be wild."""
+        out = wild(self.trials)
+        for number in out:
+            self._drop(self.trials[number])
+        for made, _ in enumerate(out):
+            left = [name for name, cell in self.cells.items() if cell.finding is None]
+            if not left or not self.source.affords(len(left)):
+                return
+            tell(self.rule.screen + made, self.rule.screen, f"screen, again: {len(left)} cells")
+            self.take(left)
+
+    def _drop(self, trial: Trial) -> None:
+        for name in trial:
+            if self.cells[name].finding is None:
+                self.cells[name].drop(trial)
 
 
-def _suspect_early(cells: dict[str, _Cell], rule: Rule) -> None:
+def _suspect_early(cells: dict[str, Course], rule: Rule) -> None:
     """Suspect whoever is so slow that a few trials show it, and look at those that were."""
     for cell in cells.values():
         if cell.finding is None and not cell.suspect and len(cell.screen) == rule.early:
@@ -147,13 +134,13 @@ def _suspect_early(cells: dict[str, _Cell], rule: Rule) -> None:
     _judge_due(cells, rule, sum(c.finding is None and not c.suspect for c in cells.values()))
 
 
-def _screen(cell: _Cell, rule: Rule) -> None:
+def _screen(cell: Course, rule: Rule) -> None:
     """Let a cell that cannot be cleared be suspected: from now on fresh trials count."""
     if cell.finding is None and not cell.suspect:
         cell.suspect = len(cell.screen) < LEAST_TIMED or not _clear(cell.row(rule), rule)
 
 
-def _open(cells: dict[str, _Cell], rule: Rule) -> list[str]:
+def _open(cells: dict[str, Course], rule: Rule) -> list[str]:
     """Return the cells that more trials are wanted of."""
     found = []
     for name, cell in cells.items():
@@ -169,14 +156,14 @@ def _open(cells: dict[str, _Cell], rule: Rule) -> list[str]:
     return found
 
 
-def _look(cells: dict[str, _Cell], rule: Rule) -> None:
+def _look(cells: dict[str, Course], rule: Rule) -> None:
     """Suspect those that got worse, and judge the suspected that have come to a look."""
     for cell in cells.values():
         _screen(cell, rule)
     _judge_due(cells, rule)
 
 
-def _judge_due(cells: dict[str, _Cell], rule: Rule, others: int = 0) -> None:
+def _judge_due(cells: dict[str, Course], rule: Rule, others: int = 0) -> None:
     """Judge who has come to a look; ``others`` may become suspects yet."""
     suspects = [c for c in cells.values() if c.suspect and (c.finding is None or c.fresh)]
     due = [c for c in suspects if _is_due(c, rule)]
@@ -191,24 +178,24 @@ def _judge_due(cells: dict[str, _Cell], rule: Rule, others: int = 0) -> None:
         cell.looked += 1
         row = cell.row(rule)
         if _slower(cell, row, float(value), rule):
-            cell.finding = _finding(
-                cell, row, VerdictKind.FAIL, _said_slower(cell, row, float(value))
+            cell.finding = conclude(
+                cell, row, VerdictKind.FAIL, said_slower(cell, row, float(value))
             )
         elif row["high"] < row["margin"] <= rule.worst_margin:
-            cell.finding = _finding(cell, row, VerdictKind.PASS, _said_fast(row))
+            cell.finding = conclude(cell, row, VerdictKind.PASS, said_fast(row))
 
 
-def _is_due(cell: _Cell, rule: Rule) -> bool:
+def _is_due(cell: Course, rule: Rule) -> bool:
     """Return whether a cell is at a look; after the last one there is none."""
     left = rule.looks[cell.looked :]
     return cell.finding is None and bool(left) and len(cell.fresh) >= left[0]
 
 
-def _slower(cell: _Cell, row: dict[str, float], p: float, rule: Rule) -> bool:
+def _slower(cell: Course, row: dict[str, float], p: float, rule: Rule) -> bool:
     return (
         p < rule.alpha * rule.spent[cell.looked - 1]
         and row["effect"] >= rule.least_margin
-        and _seconds(cell.judged)[1] - _seconds(cell.judged)[0] >= rule.least_s
+        and seconds_of(cell.judged)[1] - seconds_of(cell.judged)[0] >= rule.least_s
     )
 
 
@@ -216,7 +203,7 @@ def _clear(row: dict[str, float], rule: Rule) -> bool:
     return row["p"] >= rule.flag_p and row["high"] < row["margin"] <= rule.worst_margin
 
 
-def _at_the_end(cell: _Cell, rule: Rule) -> Finding:
+def _at_the_end(cell: Course, rule: Rule) -> Finding:
     """Return the finding on a cell that was not judged before time was over."""
     if len(cell.judged) < 2:
         heat = f"throttled in {cell.throttled} trials" if cell.throttled else "no time was left"
@@ -224,81 +211,14 @@ def _at_the_end(cell: _Cell, rule: Rule) -> Finding:
         reason = f"{heat}; {len(cell.judged)} trials are no evidence"
         if known is None:
             return Finding(VerdictKind.INCONCLUSIVE, reason)
-        row = _weighed(known, rule)
-        return _finding(cell, row, VerdictKind.INCONCLUSIVE, f"suspected in the screen; {reason}")
+        row = weighed(known, rule)
+        return conclude(cell, row, VerdictKind.INCONCLUSIVE, f"suspected in the screen; {reason}")
     row = cell.row(rule)
     if not cell.suspect and _clear(row, rule):
-        return _finding(cell, row, VerdictKind.PASS, _said_fast(row))
-    return _finding(cell, row, VerdictKind.INCONCLUSIVE, _said_undecided(cell, row, rule))
+        return conclude(cell, row, VerdictKind.PASS, said_fast(row))
+    return conclude(cell, row, VerdictKind.INCONCLUSIVE, said_undecided(cell, row, rule))
 
 
-def _by_outcome(reading: Reading) -> Finding:
-    if lacks_api(reading.base, reading.head):
-        assert reading.base is not None
-        return Finding(
-            VerdictKind.INCOMPARABLE, f"base lacks what the suite calls: {reading.base[1]}"
-        )
-    return Finding(*judge_outcomes(reading.base, reading.head))
-
-
-def _weighed(readings: Sequence[Reading], rule: Rule) -> dict[str, float]:
-    """Return one cell's evidence as plain numbers."""
-    d = np.array([[r.d for r in readings]], dtype=np.float64)
-    a = np.array([[r.a for r in readings]], dtype=np.float64)
-    found = weigh(d, a, rule)
-    names = ("effect", "low", "high", "margin", "noise", "p")
-    return {name: float(getattr(found, name)[0]) for name in names}
-
-
-def _finding(cell: _Cell, row: dict[str, float], kind: VerdictKind, reason: str) -> Finding:
-    judged = cell.judged if len(cell.judged) >= 2 else cell.screen
-    base_s, head_s = _seconds(judged)
-    numbers = {n: row[n] for n in ("effect", "low", "high", "margin", "p")}
-    often = sum("bimodal" in r.flags for r in judged) > len(judged) / 2
-    flags = dict.fromkeys(["bimodal within most trials"] if often else [])
-    if len(judged) >= 10 and is_bimodal(np.exp([r.d for r in judged if r.d is not None])):
-        flags["trials in two clusters"] = None
-    told = reason + "".join(f"; {flag}" for flag in flags)
-    if cell.throttled:
-        told += f"; {cell.throttled} trials left out: throttled"
-    return Finding(
-        kind, told, **numbers, trials=len(judged), fresh=cell.suspect and judged is cell.fresh,
-        base_s=base_s, head_s=head_s, d=tuple(r.d for r in judged if r.d is not None),
-    )  # fmt: skip
-
-
-def _seconds(readings: Sequence[Reading]) -> tuple[float, float]:
-    base = [r.base_s for r in readings if r.base_s is not None]
-    head = [r.head_s for r in readings if r.head_s is not None]
-    return float(np.median(base)), float(np.median(head))
-
-
-def _said_slower(cell: _Cell, row: dict[str, float], p: float) -> str:
-    return (
-        f"slower by {_percent(row['effect'])} ({_percent(row['low'])} to {_percent(row['high'])}), "
-        f"p = {p:.1g} over {len(cell.fresh)} fresh trials"
-    )
-
-
-def _said_fast(row: dict[str, float]) -> str:
-    seen = f"a slow-down of {_percent(row['margin'])} would show"
-    return f"at most {_percent(row['high'])} slower; {seen}"
-
-
-def _said_undecided(cell: _Cell, row: dict[str, float], rule: Rule) -> str:
-    between = f"{_percent(row['low'])} to {_percent(row['high'])}"
-    if row["margin"] > rule.worst_margin:
-        return (
-            f"too noisy: {len(cell.judged)} trials cannot see less than {_percent(row['margin'])} "
-            f"({between})"
-        )
-    return f"neither slower nor as fast: {between} after {len(cell.judged)} trials"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:+.1f} %"
-
-
-def _counted(cells: dict[str, _Cell], names: Sequence[str]) -> str:
+def _counted(cells: dict[str, Course], names: Sequence[str]) -> str:
     suspects = sum(cells[n].suspect for n in names)
     return f"confirm: {suspects} cells suspected, {len(names) - suspects} to be seen better"

@@ -9,9 +9,9 @@ from typing import Any
 
 from bench.gate_result import SELF_TEST, read_json
 from bench.gating.live import PROCESS_KEY, TRIALS, Question
-from bench.gating.rehearsal import pool_of
+from bench.gating.rehearsal import favoured, pool_of
 from bench.gating.rule import rule_for
-from bench.gating.self_test import EFFECTS, SelfTest, rehearsed
+from bench.gating.selftest import EFFECTS, SelfTest, rehearsed
 from bench.jsonl import read_lines
 from bench.records import Environment
 from bench.verdict import Verdict, VerdictKind
@@ -48,7 +48,7 @@ def rehearse_again(
     same = {n: last[n] for n in ("commit", "dirty", "environment", "screen_s", "effect", "real_s")}
     return SelfTest(
         **same, pool_trials=pool.trials, pool_cells=len(pool.d), trial_s=(full_s, few_s),
-        rule=rule, quiet=quiet, planted=planted, real=real,
+        rule=rule, favoured=favoured(pool), quiet=quiet, planted=planted, real=real,
     )  # fmt: skip
 
 

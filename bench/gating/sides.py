@@ -64,7 +64,7 @@ def checkout() -> Path:
     try:
         return Path(_git(here(), "rev-parse", "--show-toplevel"))
     except (OSError, subprocess.SubprocessError) as error:
-        raise ValueError(f"expected a git checkout at {here()}, got {_words(error)}") from error
+        raise ValueError(f"expected a git checkout at {here()}, got {error}") from error
 
 
 def commit_of(root: Path, revision: str) -> str:
@@ -160,17 +160,19 @@ def _sweep() -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+class GitFailed(ValueError, subprocess.SubprocessError):
+    """Git answered with an error: no checkout, no such revision, a damaged index."""
+
+
 def _git(root: Path, *words: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(root), *words],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise GitFailed(f"expected an answer to `git {words[0]}` in {root}, got: {said}")
     return done.stdout.strip()
-
-
-def _words(error: BaseException) -> str:
-    said = getattr(error, "stderr", None)
-    return " ".join(str(said or error).split())

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.gating.decide import decide
 from bench.gating.live import PROCESS_KEY, TRIALS, Budgeted, Question, keeper, verdict
-from bench.gating.rehearsal import CELLS, Pool, Rates, pool_of, rehearse
+from bench.gating.rehearsal import CELLS, Pool, Rates, favoured, pool_of, rehearse
 from bench.gating.rule import Rule, rule_for
 from bench.gating.sides import Side, head_alone, here
 from bench.gating.trials import Machine
@@ -34,6 +34,7 @@ class SelfTest:
 
     Attributes:
         pool_trials, pool_cells: what the virtual runs were drawn from.
+        favoured: how much slower head's place makes equal code, with its 95 % interval.
         quiet: virtual runs of equal code. planted: slow-down -> virtual runs with it in one cell.
         screen_s: the wall time of a screen of these cells, as it was.
         real: verdicts of a real run with a slow-down in the first cell. effect: its size.
@@ -47,6 +48,7 @@ class SelfTest:
     trial_s: tuple[float, float]
     screen_s: float
     rule: Rule
+    favoured: tuple[float, float, float]
     quiet: Rates
     planted: dict[float, Rates]
     effect: float
@@ -100,8 +102,9 @@ def self_test(question: Question, progress: Progress = lambda *_: None, seed: in
     pool = pool_of(whole, full_s - cell_s * len(cells), cell_s)
     quiet, planted = rehearsed(pool, rule, EFFECTS[device], seed, progress)
     return SelfTest(
-        head.commit, head.dirty, environment, pool.trials, len(cells), (full_s, trial_s),
-        sum(s for _, s in source.took[: rule.screen]), rule, quiet, planted, effect, real, real_s,
+        head.commit, head.dirty, environment, pool.trials, len(pool.d), (full_s, trial_s),
+        sum(s for _, s in source.took[: rule.screen]), rule, favoured(pool), quiet, planted,
+        effect, real, real_s,
     )  # fmt: skip
 
 
