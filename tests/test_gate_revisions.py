@@ -1,4 +1,7 @@
-"""The gate end to end: real revisions of the library, real processes, the smallest cells."""
+"""The gate end to end: real revisions of the library, real processes, the smallest cells.
+
+Two of them want a quiet machine, as a gate does: ``pytest -m benchmark tests``.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,7 @@ def quiet(kinds: dict[str, str], found: dict) -> None:
         pytest.skip(f"a busy machine: {found['sentence']}")
 
 
+@pytest.mark.benchmark
 def test_the_same_revision_twice_passes(root: Path) -> None:
     code, kinds, found = judged(root)
     quiet(kinds, found)
@@ -89,6 +93,7 @@ def test_one_wrong_element_is_wrong_and_names_its_cell(root: Path) -> None:
     assert "head's uncommitted changes were measured" in found["notes"]
 
 
+@pytest.mark.benchmark
 def test_a_planted_delay_fails_its_cell_alone(root: Path) -> None:
     code, kinds, found = judged(root, HRBP_INJECT_DELAY="60%@fprop")
     assert (code, kinds.pop("fprop")) == (1, "fail"), found["verdicts"]
