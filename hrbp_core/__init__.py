@@ -21,6 +21,9 @@ and a model becomes a sparse one, and dense again::
 ``convert``             a model's convolutions become sparse layers
 ``absorb``              channel orders move into the neighbours: nothing is permuted any more
 ``calibrate``           layers of policy "auto" run densely where that is faster, and say so
+``SET``, ``RigL``       dynamic sparse training: blocks move while they are trained
+``ITOP``                the same, rarer and larger, with what was explored
+``CosineDrop``          its schedule
 ``to_dense``            plain convolutions again
 ``reference``           masked dense passes in float64, the oracle of the tests
 ======================  ==================================================================
@@ -49,15 +52,23 @@ _HOME = {
     "to_dense": "conversion",
     "absorb": "permute",
     "calibrate": "calibration",
+    "SET": "dynamic",
+    "RigL": "dynamic",
+    "ITOP": "dynamic",
+    "CosineDrop": "dynamic",
     "allocate": "allocate",
     "scores": "scores",
     "reference": "reference",
 }
 __all__ = [
+    "ITOP",
+    "SET",
     "BlockPattern",
     "BlockSparseConv2d",
     "ConvShape",
+    "CosineDrop",
     "Pass",
+    "RigL",
     "WeightMask",
     "absorb",
     "allocate",
@@ -76,6 +87,7 @@ if TYPE_CHECKING:
     from hrbp_core import allocate, reference, scores
     from hrbp_core.calibration import calibrate
     from hrbp_core.conversion import convert, to_dense
+    from hrbp_core.dynamic import ITOP, SET, CosineDrop, RigL
     from hrbp_core.mask import WeightMask, retained
     from hrbp_core.nn import BlockSparseConv2d
     from hrbp_core.ops import block_sparse_conv2d

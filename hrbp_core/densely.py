@@ -43,6 +43,14 @@ class Unpacking(NamedTuple):
             self if self.places.device == device else self._replace(places=self.places.to(device))
         )
 
+    def rewritten(self, other: Unpacking) -> Unpacking:
+        """Return ``other``, in this one's memory where it has room for exactly that."""
+        where = (self.places.shape, self.places.device, self.width, self.padded)
+        if where != (other.places.shape, other.places.device, other.width, other.padded):
+            return other
+        self.places.copy_(other.places)
+        return self
+
 
 def unpacking(pattern: BlockPattern) -> Unpacking:
     """Return where the pattern's values go, in runs as long as the pattern allows."""

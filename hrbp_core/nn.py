@@ -144,20 +144,33 @@ class BlockSparseConv2d(TwoWays):
     def _geometry(self) -> Geometry:
         return self.stride, self._padding.inside, self.dilation
 
-    def adopt(self, pattern: BlockPattern) -> None:
+    def adopt(self, pattern: BlockPattern, *, in_place: bool = False) -> None:
         """Take the pattern's tables as buffers; the caller sees to ``values``.
 
         Those worked out of them are not saved.
+
+        Args:
+            in_place: write into the tensors that are here wherever shapes agree, so that a CUDA
+                graph which holds them runs the new pattern; the choice of a way stays.
         """
         self._tables_of = self._geometry
         index = index_tensors(pattern, self._geometry)
         for name in TABLES:
-            self.register_buffer(name, getattr(pattern, name).clone())
+            self._take(name, getattr(pattern, name).clone(), saved=True, in_place=in_place)
         for name in _DERIVED:
-            self.register_buffer(name, getattr(index, name), persistent=False)
+            self._take(name, getattr(index, name), saved=False, in_place=in_place)
         self._rounds = index.rounds
-        self._keep_choice(pattern.device)
-        self._settle(pattern)
+        if not in_place:
+            self._keep_choice(pattern.device)
+        self._settle(pattern, in_place=in_place)
+
+    def _take(self, name: str, table: Tensor | None, *, saved: bool, in_place: bool) -> None:
+        """Make ``table`` a buffer, or write it into the one that is here."""
+        here = getattr(self, name, None)
+        if in_place and table is not None and here is not None and here.shape == table.shape:
+            here.copy_(table)
+        else:
+            self.register_buffer(name, table, persistent=saved)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

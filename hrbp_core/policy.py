@@ -111,7 +111,7 @@ class TwoWays(nn.Module):
         with torch.inference_mode(False):  # written to later, in any mode
             self.register_buffer("chosen", torch.tensor(CODES[self._choice], device=device))
 
-    def _settle(self, pattern: BlockPattern | None = None) -> None:
+    def _settle(self, pattern: BlockPattern | None = None, *, in_place: bool = False) -> None:
         """Find out which way forward goes, and have ready what it needs."""
         self._densely = self._policy == "dense" or (
             self._policy == "auto" and self._choice == "dense"
@@ -121,7 +121,9 @@ class TwoWays(nn.Module):
         elif pattern is None and self.entries.is_meta:  # until a checkpoint comes
             self._unpacking = unpacking_of_none(len(self.entries), self.block)
         else:
-            self._unpacking = unpacking(self.pattern if pattern is None else pattern)
+            made = unpacking(self.pattern if pattern is None else pattern)
+            here = self._unpacking if in_place else None
+            self._unpacking = made if here is None else here.rewritten(made)
 
     def _unpacking_on(self, device: torch.device) -> Unpacking:
         """Return where the values go; it follows a layer whose tensors were moved one by one."""

@@ -50,6 +50,10 @@ RANKS: dict[str, float] = {
     "bench.gating.promotion": 1.3,
     "bench.trend_forms": 1.4,
     "bench.accuracy_table": 1.2,
+    "bench.step_table": 1.2,
+    "bench.anchors": 1,
+    "bench.equivalence": 1.3,
+    "bench.pareto": 1.4,
     "bench.gate_result": 1.2,
     "bench.gating.rule": 0.1,
     "bench.gating.order": 0.1,
@@ -85,7 +89,14 @@ RANKS: dict[str, float] = {
     "bench.__main__": 7,
     "reports": 5,
 }
-UNITS = ("hrbp_core.regrouping", "hrbp_core.kernels", "hrbp_core.spaces", "bench", "reports")
+UNITS = (
+    "hrbp_core.regrouping",
+    "hrbp_core.kernels",
+    "hrbp_core.spaces",
+    "hrbp_core.dynamic",
+    "bench",
+    "reports",
+)
 NO_TORCH = (
     *(f"bench.{name}" for name in ("stats", "records", "store", "table", "gate", "suites")),
     *(
@@ -94,6 +105,9 @@ NO_TORCH = (
             "jsonl",
             "gate_result",
             "accuracy_table",
+            "anchors",
+            "equivalence",
+            "pareto",
             "frames",
             "verdict",
             "floors",

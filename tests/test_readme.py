@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 def test_all_examples_are_known() -> None:
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
 
 
 def run(number: int) -> dict[str, Any]:
@@ -49,3 +49,9 @@ def test_one_layer() -> None:
     layer, conv, dense = names["layer"], names["conv"], names["dense"]
     assert layer.values.grad.shape == names["pattern"].values_shape
     assert torch.equal(dense.weight, conv.weight * names["pattern"].mask())
+
+
+def test_a_pattern_that_moves() -> None:
+    names = run(2)
+    assert names["dst"].updates == 1  # after step 2 of 3
+    assert names["dst"].explored.whole > 0.5
