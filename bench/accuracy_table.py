@@ -31,7 +31,9 @@ SUMMARY_COLUMNS = [
     "step_n", "step_speedup", "step_low", "step_high", "real_density", "dead_filters",
 ]  # fmt: skip
 GAP_COLUMNS = [*ARM_KEYS, "gap", "gap_low", "gap_high", "n_dense", "n_arm"]
-_PATTERN_KEYS = ("method", "block", "balance", "coverage", "scores")
+_PATTERN_KEYS = (
+    "method", "block", "allocation", "balance", "coverage", "scores", "rescaled", "dst",
+)  # fmt: skip
 _OWN_COLUMNS = ("seed", "density", "arm")
 
 
@@ -48,7 +50,8 @@ def accuracy_rows(runs: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def _run_row(run: dict[str, Any]) -> dict[str, Any]:
     recipe = dict(run.get("recipe") or {})
-    pattern = {k: recipe.pop(k) for k in _PATTERN_KEYS if k in recipe}
+    own = [k for k in recipe if k in _PATTERN_KEYS or k.startswith("dst_")]
+    pattern = {k: recipe.pop(k) for k in own}
     for name in _OWN_COLUMNS:
         recipe.pop(name, None)
     dense = run["arm"] == DENSE_ARM

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench import (
+    cli_accuracy,
     cli_breakeven,
     cli_convert,
     cli_device,
@@ -23,6 +24,7 @@ from bench import (
     cli_history,
     cli_profile,
     cli_quality,
+    cli_step,
     cli_tune,
 )
 from bench.cli_lists import split
@@ -40,7 +42,9 @@ cli_export.register(app)
 cli_gate.register(app)
 cli_breakeven.register(app)
 cli_quality.register(app)
+cli_accuracy.register(app)
 cli_convert.register(app)
+cli_step.register(app)
 cli_tune.register(app)
 cli_history.register(app)
 
@@ -196,43 +200,6 @@ def _tell_run(result: Any, out: Path) -> None:
 def _command() -> str:
     """Return the command line that is running, to be typed again."""
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-
-
-@app.command()
-def accuracy(
-    out: Out = Path("results/accuracy"),
-    preset: Annotated[str | None, typer.Option(help="digits: under 2 minutes on 2 cores.")] = None,
-    data: Annotated[str | None, typer.Option(help="digits.")] = None,
-    arms: Annotated[str | None, typer.Option(help="dense,unstructured,aligned,hrbp2.")] = None,
-    densities: Annotated[str | None, typer.Option(help="E.g. 0.5,0.25,0.125.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs an arm and density.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Train the same network dense and sparse, and keep accuracy and step times.
-
-    Example: python -m bench accuracy --preset digits --out results/quick
-    """
-    with sentences():
-        from bench.accuracy.command import make_plan, train_plan
-
-        plan = make_plan(
-            preset,
-            device=device,
-            data=data,
-            arms=split(arms, "arms", str),
-            densities=split(densities, "densities", float),
-            seeds=seeds,
-            epochs=epochs,
-        )
-        try:
-            with bar("runs") as progress:
-                runs = train_plan(plan, out, progress)
-        except KeyboardInterrupt:
-            print(f"\ninterrupted; finished runs are in {out}; the same command resumes")
-            raise typer.Exit(Exit.INTERRUPTED) from None
-    diverged = sum(r["status"] != "ok" for r in runs)
-    print(f"{out}: {len(runs)} runs, {diverged} diverged")
 
 
 @app.command()

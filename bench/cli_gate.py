@@ -202,8 +202,8 @@ def _self_test(question: Question, telling: _Telling, pool: tuple[Path, ...]) ->
 
     from bench.gate_result import SELF_TEST
     from bench.gating.pooled import rehearse_again
-    from bench.gating.selftest import self_test
     from bench.gating.self_test_page import render, to_markdown
+    from bench.gating.selftest import self_test
     from bench.jsonl import make_folder, replace_file
 
     with bar("trials") as progress:

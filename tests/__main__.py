@@ -1,33 +1,36 @@
-"""Run the tests that need no accelerator, and beside them the interpreted kernels'.
+"""Run the tests that need no accelerator, then the interpreted kernels', on all cores.
 
 The two cannot share a process: Triton's interpreter is switched on when kernels are decorated.
-Side by side they take two cores half the time. Arguments go to the first.
+Arguments go to the first.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
-import tempfile
 
+MOST = 8  # processes; each takes a gigabyte
 MAIN = ("-m", "pytest", "-m", "not gpu and not benchmark")
 INTERPRETED = ("-m", "tests.interpreted")
 
 
+def spread() -> tuple[str, ...]:
+    """Return pytest's options for all cores; a file's tests share their fixtures."""
+    cores = min(len(os.sched_getaffinity(0)), MOST)
+    if cores < 2 or importlib.util.find_spec("xdist") is None:
+        return ()
+    return ("-n", str(cores), "--dist", "loadfile", "--benchmark-disable")
+
+
 def main(arguments: list[str]) -> int:
     """Return the first exit code that is not 0."""
-    with tempfile.TemporaryFile("w+") as said:
-        beside = subprocess.Popen(
-            [sys.executable, *INTERPRETED], stdout=said, stderr=subprocess.STDOUT
-        )
-        try:
-            first = subprocess.run([sys.executable, *MAIN, *arguments], check=False).returncode
-            second = beside.wait()
-        finally:
-            beside.kill()
-        said.seek(0)
-        print("\nthe interpreted kernels:\n" + said.read(), flush=True)
-    return first or second
+    codes = [
+        subprocess.run([sys.executable, *words], check=False).returncode
+        for words in ((*MAIN, *spread(), *arguments), (*INTERPRETED, *spread()))
+    ]
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":

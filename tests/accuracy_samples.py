@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from bench.accuracy import AccuracyPlan, Run, arms, data, models
+from bench.accuracy import AccuracyPlan, Run, arms, data, models, train
 
 TINY = AccuracyPlan(densities=(0.25,), seeds=1, epochs=1, batch=30, device="cpu")
 BLOCK_ARMS = ("aligned", "hrbp2")
+HAND = {"train_images": 90, "test_images": 60}  # what is known of ``few``
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,9 +33,15 @@ def few() -> data.Split:
 
 
 def network_of(
-    arm: str, split: data.Split, plan: AccuracyPlan = TINY, seed: int = 0
+    arm: str, split: data.Split, plan: AccuracyPlan = TINY, seed: int = 0, density: float = 0.25
 ) -> tuple[nn.Module, nn.Module]:
-    """Return (the arm's network at density 0.25, the dense one it starts from)."""
+    """Return (the arm's network, the dense one it starts from)."""
     dense = models.make("digits-cnn", seed)
     scores = arms.scores_for(dense, split.train_x[:30], split.train_y[:30], plan.scores, seed)
-    return arms.build(Run(arm, 0.25, seed), plan, dense, scores), dense
+    return arms.build(Run(arm, density, seed), plan, dense, scores), dense
+
+
+def trainer(network: nn.Module, split: data.Split, plan: AccuracyPlan, run: Run) -> train.Training:
+    """Return the training of a run."""
+    mover = partial(arms.mover, run, plan)
+    return train.Training(network, split, plan, run.seed, len(split.train_y), mover)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.accuracy.plan import ARMS, DATA, PRESETS, AccuracyPlan, Run
+from bench.accuracy.names import ARMS, NETWORKS
+from bench.accuracy.plan import AccuracyPlan, Run
+from bench.accuracy.presets import PRESETS
 
 if TYPE_CHECKING:
     from bench.accuracy.runs import run
 
-__all__ = ["ARMS", "DATA", "PRESETS", "AccuracyPlan", "Run", "run"]
+__all__ = ["ARMS", "NETWORKS", "PRESETS", "AccuracyPlan", "Run", "run"]
 
 
 def __getattr__(name: str) -> Any:

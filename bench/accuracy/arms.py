@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from bench.accuracy.models import sparse_convs, step_multiply_adds
-from bench.accuracy.plan import DENSE, UNSTRUCTURED, AccuracyPlan, Run
+from bench.accuracy.masked import MaskedConv2d
+from bench.accuracy.masked_sites import masked_sites
+from bench.accuracy.models import step_multiply_adds
+from bench.accuracy.names import DENSE, GROUPED, MASKED, REGROUPED, STATIC, THIN
+from bench.accuracy.plan import AccuracyPlan, Run
+from bench.accuracy.smaller import grouped, thin
+from hrbp_core import dynamic
 from hrbp_core import scores as keep_scores
-from hrbp_core.convs import convolutions
+from hrbp_core.allocate import Allocation, erk, uniform
+from hrbp_core.conversion import convert
+from hrbp_core.convs import dense_by_default
+from hrbp_core.mask import WeightMask
 from hrbp_core.nn import BlockSparseConv2d
-from hrbp_core.regrouping import block_pattern
+from hrbp_core.permute import absorb
+from hrbp_core.regrouping import regroup
 
 Scores = dict[str, Tensor]
-
-
-class MaskedConv2d(nn.Module):
-    """A dense convolution whose weight is multiplied by a mask in every forward.
-
-    The dropped weights stay in the parameter, where momentum and weight decay may move them,
-    but no output and no gradient ever sees them.
-
-    Attributes:
-        conv: holds the parameters (groups=1, padded with zeros).
-        mask: weight's dtype, [K, C, R, S]; 1 where a weight is kept, else 0.
-
-    Args:
-        mask: bool [K, C, R, S].
-    """
-
-    mask: Tensor
-
-    def __init__(self, conv: nn.Conv2d, mask: Tensor) -> None:
-        super().__init__()
-        self.conv = conv
-        # in the weight's own memory layout, or every step would pay for a strided product
-        kept = torch.empty_like(conv.weight, requires_grad=False).copy_(mask)
-        self.register_buffer("mask", kept)
-
-    @property
-    def weight(self) -> Tensor:
-        """[K, C, R, S]: zero where nothing is kept."""
-        return self.conv.weight * self.mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return y [N, K, P, Q] of x [N, C, H, W]."""
-        conv = self.conv
-        return functional.conv2d(
-            x, self.weight, conv.bias, conv.stride, conv.padding, conv.dilation
-        )
+LEAST_UPDATES = 10  # of a pattern that moves, where nobody said how often
 
 
 @dataclass(frozen=True)
@@ -60,67 +35,88 @@ class ArmFacts:
     """What an arm's network keeps.
 
     Attributes:
-        real_density: kept weights / all weights of the sparse layers.
+        real_density: kept weights / all weights of the layers that sparse arms replace.
         flops_ratio: multiply-adds of a training step on kept weights / those of the dense
             network, all layers. A masked layer still does its dense work.
         dead_filters: filters without a kept weight.
+        left_dense: reason by name of the convolutions that stay dense in every arm.
+        lifted: layers that got more than their share: no pattern keeps less.
+        standalone: sparse layers that permute or gather in every call.
     """
 
     real_density: float
     flops_ratio: float
     dead_filters: int
+    left_dense: Mapping[str, str]
+    lifted: tuple[str, ...]
+    standalone: int
 
 
-def scores_for(network: nn.Module, images: Tensor, labels: Tensor, rule: str, seed: int) -> Scores:
-    """Return keep-scores [K, C, R, S] >= 0 of each sparse layer; higher is better.
+def densities_for(network: nn.Module, plan: AccuracyPlan, density: float) -> Allocation:
+    """Return the density of each sparse layer, the same for every arm.
 
-    The network is left as it was.
+    Raises:
+        ValueError: a density that no pattern of such blocks reaches, or no layer for them.
     """
-    wanted = sparse_convs(network)
-    skip = [name for name in convolutions(network) if name not in wanted]
+    spread = {"uniform": uniform, "erk": erk}[plan.allocation]
+    return spread(network, density, block=plan.block)
+
+
+def scores_for(
+    network: nn.Module, images: Tensor, labels: Tensor, rule: str, seed: int, density: float = 0.1
+) -> Scores:
+    """Return keep-scores [K, C, R, S] >= 0 of each layer that may be sparse.
+
+    Layers that are dense by default are left out. The network is left as it was. SynFlow alone
+    asks for the density.
+    """
+    skip = list(dense_by_default(network))
     if rule == "magnitude":
         return keep_scores.magnitude(network, skip=skip)
     if rule == "random":
         return keep_scores.random(network, seed=seed, skip=skip)
-    return keep_scores.snip(network, (images, labels), skip=skip)
+    if rule == "synflow":
+        return keep_scores.synflow(network, images[:1], density=density, skip=skip)
+    return getattr(keep_scores, rule)(network, (images, labels), skip=skip)  # type: ignore[no-any-return]
 
 
-def best_weights(scores: Tensor, density: float) -> Tensor:
-    """Return bool [K, C, R, S]: exactly round(density * numel) highest; ties by lower index."""
-    flat = scores.contiguous().view(-1)
-    order = torch.argsort(flat, descending=True, stable=True)
-    mask = torch.zeros(flat.numel(), dtype=torch.bool)
-    mask[order[: round(density * flat.numel())]] = True
-    return mask.view(scores.shape)
+def build(
+    run: Run, plan: AccuracyPlan, dense: nn.Module, scores: Scores, classes: int = 10
+) -> nn.Module:
+    """Return the arm's network, starting from the weights of ``dense``, which stays as it is.
 
-
-def build(run: Run, plan: AccuracyPlan, dense: nn.Module, scores: Scores) -> nn.Module:
-    """Return the arm's network, starting from the weights of ``dense``, which stays as it is."""
-    network = copy.deepcopy(dense)
+    ``thin`` alone draws weights of its own.
+    """
     if run.arm == DENSE:
-        return network
-    for name, conv in sparse_convs(network).items():
-        network.set_submodule(name, _sparse_layer(run, plan, conv, scores[name]))
+        return copy.deepcopy(dense)
+    densities = densities_for(dense, plan, run.density)
+    if run.arm == THIN:
+        return thin(plan.network, run.seed, dense, densities, classes)
+    if run.arm in REGROUPED:
+        options = plan.options(run)
+        wanted = {name: scores[name] for name in densities}
+        with torch.random.fork_rng(devices=[]):
+            network, _ = convert(dense, densities, scores=wanted, rescale=plan.rescale, **options)
+            return absorb(network)[0]
+    network = copy.deepcopy(dense)
+    for name, density in densities.items():
+        if density < 1:
+            conv = network.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d)
+            network.set_submodule(name, _replaced(run, plan, conv, scores.get(name), density))
     return network
 
 
-def _sparse_layer(run: Run, plan: AccuracyPlan, conv: nn.Conv2d, scores: Tensor) -> nn.Module:
-    if run.arm == UNSTRUCTURED:
-        mask = best_weights(scores, run.density)
-        return MaskedConv2d(_rescaled(conv, mask) if plan.rescale else conv, mask)
-    pattern = block_pattern(
-        scores,
-        run.density,
-        method=run.arm,
-        block=plan.block,
-        seed=run.seed,
-        coverage=plan.coverage,
-        balance=plan.balance,
-    )
-    with torch.random.fork_rng(devices=[]):  # the module draws weights before it takes these
-        return BlockSparseConv2d.from_dense(
-            _rescaled(conv, pattern.mask()) if plan.rescale else conv, pattern
-        )
+def _replaced(
+    run: Run, plan: AccuracyPlan, conv: nn.Conv2d, scores: Tensor | None, density: float
+) -> nn.Module:
+    if run.arm == GROUPED:
+        return grouped(conv, density)
+    assert scores is not None
+    assert run.arm in MASKED
+    mask = regroup(scores, density, **plan.options(run))
+    assert isinstance(mask, WeightMask)
+    return MaskedConv2d(_rescaled(conv, mask.kept) if plan.rescale else conv, mask.kept)
 
 
 @torch.no_grad()
@@ -129,6 +125,28 @@ def _rescaled(conv: nn.Conv2d, mask: Tensor) -> nn.Conv2d:
     kept = mask.sum((1, 2, 3), dtype=conv.weight.dtype).clamp(min=1)
     conv.weight.mul_((mask[0].numel() / kept).sqrt().view(-1, 1, 1, 1))
     return conv
+
+
+def mover(
+    run: Run, plan: AccuracyPlan, network: nn.Module, optimizer: torch.optim.Optimizer, steps: int
+) -> dynamic.DynamicSparsity | None:
+    """Return what moves the run's pattern; None where it stays.
+
+    Args:
+        steps: of the whole training.
+    """
+    if run.dst == STATIC:
+        return None
+    kind = {"set": dynamic.SET, "rigl": dynamic.RigL, "itop": dynamic.ITOP}[run.dst]
+    until = max(1, math.floor(plan.dst_until * steps))
+    # a short training would never come to its first update
+    every = plan.dst_every or min(kind.EVERY, max(1, until // LEAST_UPDATES))
+    single = run.arm in MASKED
+    return kind(
+        network, optimizer, drop=plan.dst_drop, every=every, until=until, seed=run.seed,
+        sites=masked_sites if single else dynamic.block_sites,
+        balance="none" if single else "keep",
+    )  # fmt: skip
 
 
 def kept_masks(network: nn.Module) -> dict[str, Tensor]:
@@ -142,14 +160,40 @@ def kept_masks(network: nn.Module) -> dict[str, Tensor]:
     return masks
 
 
-def arm_facts(network: nn.Module, dense: nn.Module, images: Tensor) -> ArmFacts:
+def arm_facts(
+    network: nn.Module, dense: nn.Module, images: Tensor, allocation: Allocation | None = None
+) -> ArmFacts:
     """Return what ``network`` keeps of ``dense``, for a step on ``images``."""
     masks = kept_masks(network)
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
     ours, theirs = (step_multiply_adds(*a) for a in ((network, images, kept), (dense, images, {})))
-    weights = sum(mask.numel() for mask in masks.values())
+    names = list(masks) if allocation is None else list(allocation)
     return ArmFacts(
-        real_density=sum(kept.values()) / weights if weights else 1.0,
+        real_density=_real_density(network, dense, names, kept),
         flops_ratio=ours / theirs,
         dead_filters=sum(int((~mask.flatten(1).any(1)).sum()) for mask in masks.values()),
+        left_dense={} if allocation is None else dict(allocation.left_dense),
+        lifted=() if allocation is None else allocation.lifted,
+        standalone=sum(
+            isinstance(m, BlockSparseConv2d) and not m.pattern.is_canonical
+            for m in network.modules()
+        ),
     )
+
+
+def _real_density(
+    network: nn.Module, dense: nn.Module, names: list[str], kept: Mapping[str, int]
+) -> float:
+    ours = theirs = 0
+    for name in names:
+        layer = network.get_submodule(name)
+        weights = kept.get(name)
+        ours += layer.weight.numel() if weights is None else weights  # type: ignore[operator, union-attr]
+        theirs += dense.get_submodule(name).weight.numel()  # type: ignore[operator, union-attr]
+    return ours / theirs if theirs else 1.0
+
+
+__all__ = [
+    "ArmFacts", "MaskedConv2d", "arm_facts", "build", "densities_for", "kept_masks",
+    "mover", "scores_for",
+]  # fmt: skip

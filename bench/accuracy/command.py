@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy.plan import PRESETS, AccuracyPlan
+from bench.accuracy.plan import AccuracyPlan
+from bench.accuracy.presets import PRESETS
 from bench.accuracy.runs import run
 from bench.allocator import keep_freed_memory
 from bench.environment import environment, pick_device, use_all_cores
@@ -18,29 +20,59 @@ def make_plan(preset: str | None, **changes: Any) -> AccuracyPlan:
     """Return the preset's plan (or the default one) with the options that were given.
 
     Raises:
-        ValueError: an unknown preset, arm or data set; a density that no pattern reaches.
+        ValueError: an unknown preset, arm or data set; a number out of range.
     """
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"expected a preset of {', '.join(PRESETS)}; got {preset!r}")
     plan = PRESETS[preset] if preset else AccuracyPlan()
     given = {name: value for name, value in changes.items() if value is not None}
     given["device"] = pick_device(given.get("device", "auto"))
+    if given.get("data", plan.data) != plan.data and "model" not in given:
+        given["model"] = None  # the preset's network is for the preset's images
     return replace(plan, **given)
 
 
 def train_plan(
-    plan: AccuracyPlan, out: Path, progress: Callable[[int, int, str], None]
+    plan: AccuracyPlan,
+    out: Path,
+    progress: Callable[[int, int, str], None],
+    checkpoint_s: float,
 ) -> list[dict[str, Any]]:
     """Train what is missing in ``out``; return the line of every run of the plan."""
     use_all_cores()
     keep_freed_memory()
     with Store(out) as store:  # the lock also keeps a second trainer out
         name = store.add_environment(environment(plan.device))
+        clock = Clock(time.monotonic)
 
         def tell(done: int, total: int, line: dict[str, Any]) -> None:
-            accuracy = line["accuracy"]
-            shown = "diverged" if accuracy is None else f"accuracy {accuracy:.1%}"
-            label = f"{line['arm']} density {line['density']:g} seed {line['seed']}: {shown}"
-            progress(done, total, label)
+            progress(done, total, f"{told(line)}{clock.left(done, total)}")
 
-        return run(plan, out, environment_id=name, progress=tell)
+        return run(plan, out, environment_id=name, progress=tell, checkpoint_s=checkpoint_s)
+
+
+def told(line: dict[str, Any]) -> str:
+    """Return one line of text on a finished run."""
+    accuracy = line["accuracy"]
+    shown = line["status"] if accuracy is None else f"accuracy {accuracy:.2%}"
+    dst = line.get("dst", "static")
+    arm = line["arm"] if dst == "static" else f"{line['arm']}:{dst}"
+    return f"{arm} density {line['density']:g} seed {line['seed']}: {shown}"
+
+
+class Clock:
+    """Says how long the rest will take, if it goes on as it went; stored runs took no time."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now, self._last = now, now()
+        self._took: list[float] = []
+
+    def left(self, done: int, total: int) -> str:
+        """Return what is to be said after another run; "" when all is done or nothing known."""
+        seconds, self._last = self._now() - self._last, self._now()
+        if seconds > 0.1:
+            self._took.append(seconds)
+        if done == total or not self._took:
+            return ""
+        left = (total - done) * sum(self._took) / len(self._took)
+        return f"; about {left / 60:.0f} min left" if left >= 90 else f"; about {left:.0f} s left"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.accuracy.resnets import resnet18, resnet20, resnet32, resnet50
+from bench.accuracy.resnets import resnet18, resnet20, resnet32, resnet50, scaled
 from bench.accuracy.vggs import vgg16, vgg19
 from bench.accuracy.wide_resnets import wrn22_2, wrn28_10
 
@@ -41,12 +41,13 @@ class DigitsCNN(nn.Module):
 
     CHANNELS = 128
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, *, scale: float = 1.0) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, self.CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(self.CHANNELS)
-        self.blocks = nn.Sequential(ResidualBlock(self.CHANNELS), ResidualBlock(self.CHANNELS))
-        self.classifier = nn.Linear(self.CHANNELS, classes)
+        channels = scaled(self.CHANNELS, scale)
+        self.stem = nn.Conv2d(1, channels, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.blocks = nn.Sequential(ResidualBlock(channels), ResidualBlock(channels))
+        self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [N, classes]."""
@@ -60,8 +61,8 @@ class Network:
     """How a network is made, and for which data.
 
     Attributes:
-        make: returns the network; takes ``classes=``, and no argument is needed. Torch's random
-            state decides the weights.
+        make: returns the network; takes ``classes=`` and ``scale=`` (of all hidden channels),
+            and no argument is needed. Torch's random state decides the weights.
         image: (channels, height, width) of what it sees.
         classes: how many logits ``make()`` gives.
     """
@@ -107,7 +108,7 @@ def _entry(name: str) -> Network:
     return MODELS[name]
 
 
-def make(model: str, seed: int, *, classes: int | None = None) -> nn.Module:
+def make(model: str, seed: int, *, classes: int | None = None, scale: float = 1.0) -> nn.Module:
     """Return the dense network with the initial weights of ``seed``, channels_last, on the CPU.
 
     The caller's random state is left as it was, on every device.
@@ -115,11 +116,14 @@ def make(model: str, seed: int, *, classes: int | None = None) -> nn.Module:
     Args:
         model: a name in ``MODELS``.
         classes: None for those of the network's data.
+        scale: multiplies all hidden channels; 1 is the network as published.
 
     Raises:
         ValueError: an unknown name.
     """
-    options = {} if classes is None else {"classes": classes}
+    options: dict[str, Any] = {} if classes is None else {"classes": classes}
+    if scale != 1:
+        options["scale"] = scale
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed the accelerators too, which are not forked
         torch.default_generator.manual_seed(seed)

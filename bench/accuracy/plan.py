@@ -1,14 +1,8 @@
-"""What an accuracy sweep is to do: data, arms, densities, seeds, recipe. No torch.
+"""What an accuracy sweep is to do: data, network, arms, densities, seeds, recipe. No torch.
 
-The arms of one seed share their dense initialisation, their scores, the order of their batches
-and their recipe; they differ in which weights are kept and in how these are stored.
-
-==============  =========================================================================
-``dense``       every weight; once a seed
-``unstructured``  the best single weights of each layer, as a mask over dense weights
-``aligned``     the best blocks where they lie, as packed values
-``hrbp2``       the best blocks after filters and channels are regrouped, as packed values
-==============  =========================================================================
+The arms of one seed share their dense initialisation, their scores, their density a layer, the
+order of their batches and their recipe; they differ in which weights are kept and in how these
+are stored. (``thin`` has other layers, and so weights of its own.)
 """
 
 from __future__ import annotations
@@ -18,38 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.accuracy.names import (
+    ALLOCATIONS,
+    BALANCED,
+    BALANCES,
+    DENSE,
+    DEVICES,
+    GROUPED,
+    NETWORKS,
+    PRECISIONS,
+    REGROUPED,
+    SCORELESS,
+    SCORES,
+    STATIC,
+    THIN,
+    TWO_FOUR_DENSITY,
+    Arm,
+    arm_of,
+)
 from bench.records import digest
-from hrbp_core.shapes import FilterShape, Pair, block_grid, least_density, pair
+from hrbp_core.shapes import Pair, pair
 
-DENSE = "dense"
-UNSTRUCTURED = "unstructured"
-REGROUPED = ("aligned", "hrbp2")
-ARMS = (DENSE, UNSTRUCTURED, *REGROUPED)
-BALANCES = ("none", "filters", "both")
-SCORES = ("snip", "magnitude", "random")
-DEVICES = ("auto", "cpu", "cuda")
 LEAST_STEP_ROUNDS = 15
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """One data set and the network that is trained on it.
-
-    Attributes:
-        model: the network's name.
-        sparse_shapes: (K, C, R, S) of every layer that an arm makes sparse, in order.
-        train_images, test_images: how many there are.
-    """
-
-    model: str
-    sparse_shapes: tuple[FilterShape, ...]
-    train_images: int
-    test_images: int
-
-
-DATA: Mapping[str, DataFacts] = {
-    "digits": DataFacts("digits-cnn", ((128, 128, 3, 3),) * 4, 1200, 597),
-}
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,10 @@ class Run:
     arm: str
     density: float
     seed: int
+    dst: str = STATIC
+
+    def __str__(self) -> str:
+        return f"{Arm(self.arm, self.dst)} density {self.density:g} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -66,30 +54,42 @@ class AccuracyPlan:
     """Which networks to train, and how: every run of a sweep shares all but arm, density, seed.
 
     Attributes:
-        data: a name in ``DATA``; it brings its network.
-        arms: names in ``ARMS``.
-        densities: kept fraction of every sparse layer, each in (0, 1].
+        data, root: a name in ``NETWORKS``, and the folder that holds it (None for digits).
+        model: a network for the data's images; None: its first.
+        arms: as ``bench.accuracy.names`` writes them.
+        densities: kept fraction of the sparse layers together, each in (0, 1].
         seeds: how many; the seeds are 0, 1, ..., seeds - 1.
         epochs, batch, lr, momentum, weight_decay: of SGD with Nesterov's momentum; the learning
             rate rises over the first quarter of the steps and falls to zero (one-cycle, cosine).
-        block: (block_k, block_c) of the arms that keep blocks.
-        balance, coverage: as in ``hrbp_core.regroup``, for the arms that keep blocks.
-        scores: what decides which weights are kept: "snip" (|weight x gradient| of the dense
-            network at initialisation, one batch), "magnitude" or "random".
+        block: (block_k, block_c) of the arms that keep blocks; all arms have the densities that
+            layers of such blocks can have.
+        allocation: of the density to layers: "uniform" or "erk".
+        balance, coverage: as in ``hrbp_core.regroup``.
+        scores: what decides which weights are kept at the start: a rule of ``hrbp_core.scores``,
+            on one batch of the dense network at initialisation.
         rescale: multiply each filter's kept weights by sqrt(all / kept) at the start, so that
             its outputs keep their variance; for all sparse arms alike. Off by default: behind
             BatchNorm it only lowers the effective learning rate, and every sparse arm trained
             as well or better without (digits at 0.125, four seeds: 0.1 to 0.8 points).
+        dst_every, dst_drop, dst_until: of arms that move: steps from one update to the next
+            (None: 100, ITOP 1500, or fewer, so that there are ten), the share dropped at first
+            (None: 0.3, ITOP 0.5), the share of all steps after which the pattern stays.
+        smoothing: of the labels.
+        precision: "float32", or "bfloat16": autocast.
+        deterministic: the same bits every time, where torch can; costs time on CUDA.
+        take: (training, test) images to use, None each: all.
+        skip_unreadable: leave out images that cannot be decoded, and count them.
         device: "auto", "cpu" or "cuda".
         step_rounds: alternating rounds of step times after each sparse run.
 
     Raises:
-        ValueError: an unknown name, a number out of range, or a density that a block pattern
-            cannot reach; the text says what was expected.
+        ValueError: an unknown name or a number out of range; the text says what was expected.
     """
 
     data: str = "digits"
-    arms: tuple[str, ...] = ARMS
+    root: str | None = None
+    model: str | None = None
+    arms: tuple[str, ...] = (DENSE, "unstructured", "aligned", "hrbp2")
     densities: tuple[float, ...] = (0.5, 0.25, 0.125)
     seeds: int = 3
     epochs: int = 3
@@ -98,84 +98,102 @@ class AccuracyPlan:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     block: Pair = (16, 16)
+    allocation: str = "uniform"
     balance: str = "none"
     coverage: bool = True
     scores: str = "snip"
     rescale: bool = False
+    dst_every: int | None = None
+    dst_drop: float | None = None
+    dst_until: float = 0.75
+    smoothing: float = 0.0
+    precision: str = "float32"
+    deterministic: bool = True
+    take: tuple[int | None, int | None] = (None, None)
+    skip_unreadable: bool = False
     device: str = "auto"
     step_rounds: int = LEAST_STEP_ROUNDS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "arms", tuple(self.arms))
+        object.__setattr__(self, "arms", tuple(str(arm_of(a)) for a in self.arms))
         object.__setattr__(self, "densities", tuple(float(d) for d in self.densities))
         object.__setattr__(self, "block", pair(self.block, "block", least=1))
-        _known("data", [self.data], DATA)
-        _known("arm", self.arms, ARMS)
-        _known("balance", [self.balance], BALANCES)
-        _known("scores", [self.scores], SCORES)
-        _known("device", [self.device], DEVICES)
-        _distinct("arm", self.arms)
-        _distinct("density", self.densities)
+        _known("data", [self.data], NETWORKS)
+        if self.model is not None and self.model not in NETWORKS[self.data]:
+            raise ValueError(
+                f"expected a network for {self.data}: {', '.join(NETWORKS[self.data])}; "
+                f"got {self.model!r}"
+            )
+        for name, known in (
+            ("allocation", ALLOCATIONS), ("balance", BALANCES), ("scores", SCORES),
+            ("precision", PRECISIONS), ("device", DEVICES),
+        ):  # fmt: skip
+            _known(name, [getattr(self, name)], known)
+        self._check_numbers()
+        self._check_arms()
+
+    def _check_numbers(self) -> None:
         for name, least in (("seeds", 1), ("epochs", 1), ("batch", 2)):
             _at_least(name, getattr(self, name), least)
         _at_least("step_rounds", self.step_rounds, LEAST_STEP_ROUNDS)
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"expected lr > 0, got {self.lr!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"expected momentum in [0, 1), got {self.momentum!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"expected weight_decay >= 0, got {self.weight_decay!r}")
-        self._check_densities()
+        if self.dst_every is not None:
+            _at_least("dst_every", self.dst_every, 1)
+        drop = 0.3 if self.dst_drop is None else self.dst_drop
+        for name, fits, words in (
+            ("lr", self.lr > 0, "> 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("smoothing", 0 <= self.smoothing < 1, "in [0, 1)"),
+            ("dst_until", 0 < self.dst_until <= 1, "in (0, 1]"),
+            ("dst_drop", 0 < drop <= 1, "in (0, 1]"),
+        ):
+            value = getattr(self, name)
+            if not fits or (value is not None and not math.isfinite(value)):
+                raise ValueError(f"expected {name} {words}, got {value!r}")
 
-    def _check_densities(self) -> None:
+    def _check_arms(self) -> None:
+        if not self.arms:
+            raise ValueError("expected at least one arm, got none")
+        _distinct("arm", self.arms)
+        _distinct("density", self.densities)
         sparse = [arm for arm in self.arms if arm != DENSE]
         if sparse and not self.densities:
             raise ValueError(f"expected at least one density for {', '.join(sparse)}, got none")
         for density in self.densities:
             if not 0 < density <= 1:
                 raise ValueError(f"expected a density in (0, 1], got {density!r}")
-            for shape in self.facts.sparse_shapes:
-                if set(sparse) & set(REGROUPED):
-                    self._check_blocks(shape, density)
-                if sparse and round(density * math.prod(shape)) < 1:
-                    raise ValueError(
-                        f"expected a density that keeps a weight of a layer {shape}, "
-                        f"got {density!r}"
-                    )
-
-    def _check_blocks(self, shape: FilterShape, density: float) -> None:
-        gk, gc = block_grid(shape, self.block)
-        least = least_density(shape, self.block)
-        # without coverage a layer only has to keep a block (regroup's own rule)
-        if density < least if self.coverage else round(density * gk * gc) < 1:
-            floor = f"at least {least:g}" if self.coverage else f"above {0.5 / (gk * gc):g}"
+        if "two_four" in self.arms and TWO_FOUR_DENSITY not in self.densities:
             raise ValueError(
-                f"expected a density of {floor}, the least of {self.facts.model} with blocks of "
-                f"{self.block[0]}x{self.block[1]}, got {density:g}"
+                f"expected density 0.5 for two_four, which has no other; got {list(self.densities)}"
             )
 
     @property
-    def facts(self) -> DataFacts:
-        """The data set's size and network."""
-        return DATA[self.data]
+    def network(self) -> str:
+        """The name of the network that is trained."""
+        return self.model or NETWORKS[self.data][0]
 
     def runs(self) -> list[Run]:
         """Return the runs in order, seed by seed: a sweep cut short compares whole seeds."""
-        sparse = [arm for arm in self.arms if arm != DENSE]
+        sparse = [arm_of(arm) for arm in self.arms if arm != DENSE]
         runs = []
         for seed in range(self.seeds):
             if DENSE in self.arms:
                 runs.append(Run(DENSE, 1.0, seed))
-            runs += [Run(arm, d, seed) for d in self.densities for arm in sparse]
+            runs += [
+                Run(arm.name, density, seed, arm.dst)
+                for density in self.densities
+                for arm in sparse
+                if arm.name != "two_four" or density == TWO_FOUR_DENSITY
+            ]
         return runs
 
-    def recipe(self, run: Run, device: str) -> dict[str, Any]:
+    def recipe(self, run: Run, device: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return how ``run`` is made, as plain JSON types.
 
         Args:
-            device: "cpu" or "cuda".
+            device: "cpu" or "cuda". data: what is known of the images.
 
-        What says how its pattern is made (method, block, balance, coverage, scores) stands
+        What says how its pattern is made (method, block, balance, coverage, scores, dst) stands
         there for the arms that it concerns; the rest is the same for every arm.
         """
         recipe: dict[str, Any] = {
@@ -184,24 +202,42 @@ class AccuracyPlan:
             "lr": self.lr,
             "optimizer": f"SGD, Nesterov momentum {self.momentum:g}, "
             f"weight decay {self.weight_decay:g}, one-cycle lr",
-            "rescaled": self.rescale,
-            "precision": "float32",
-            "train_images": self.facts.train_images,
-            "test_images": self.facts.test_images,
+            "smoothing": self.smoothing,
+            "precision": self.precision,
+            "deterministic": self.deterministic,
+            "images": data.get("label"),
+            "digest": data.get("digest"),
+            "augmentation": data.get("augmentation"),
+            "train_images": data["train_images"],
+            "test_images": data["test_images"],
             "device": device,
         }
-        if run.arm != DENSE:
-            recipe["scores"] = self.scores
-        if run.arm in REGROUPED:
-            recipe |= {
-                "method": run.arm,
-                "block": list(self.block),
-                "balance": self.balance,
-                "coverage": self.coverage,
-            }
+        if run.arm == DENSE:
+            return recipe
+        # every sparse arm has the densities that blocks leave its layers
+        recipe |= {"block": list(self.block), "allocation": self.allocation}
+        if run.arm not in SCORELESS:
+            recipe |= {"scores": self.scores, "rescaled": self.rescale}
+        if run.arm in BALANCED:
+            recipe |= {"balance": self._balance(run.arm), "coverage": self.coverage}
+        if run.arm in REGROUPED or run.arm in (GROUPED, THIN):
+            recipe["method"] = run.arm
+        if run.dst != STATIC:
+            recipe |= {"dst": run.dst, "dst_every": self.dst_every, "dst_drop": self.dst_drop,
+                       "dst_until": self.dst_until}  # fmt: skip
         return recipe
 
-    def run_id(self, run: Run, device: str) -> str:
+    def _balance(self, arm: str) -> str:
+        return self.balance if arm in REGROUPED or self.balance != "both" else "filters"
+
+    def options(self, run: Run) -> dict[str, Any]:
+        """Return the options of ``regroup`` and ``convert`` for the run's arm."""
+        options: dict[str, Any] = {"method": run.arm, "block": self.block, "seed": run.seed}
+        if run.arm in BALANCED:
+            options |= {"balance": self._balance(run.arm), "coverage": self.coverage}
+        return options
+
+    def run_id(self, run: Run, device: str, data: Mapping[str, Any]) -> str:
         """Name ``run`` by its recipe, the same on every machine."""
         return digest(
             {
@@ -209,8 +245,8 @@ class AccuracyPlan:
                 "density": run.density,
                 "seed": run.seed,
                 "data": self.data,
-                "model": self.facts.model,
-                "recipe": self.recipe(run, device),
+                "model": self.network,
+                "recipe": self.recipe(run, device, data),
             }
         )
 
@@ -219,8 +255,6 @@ def _known(name: str, given: Sequence[str], known: Sequence[str] | Mapping[str, 
     for value in given:
         if value not in known:
             raise ValueError(f"expected {name} as one of {', '.join(known)}; got {value!r}")
-    if not given:
-        raise ValueError(f"expected at least one {name} of {', '.join(known)}, got none")
 
 
 def _distinct(name: str, values: Sequence[Any]) -> None:
@@ -231,6 +265,3 @@ def _distinct(name: str, values: Sequence[Any]) -> None:
 def _at_least(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"expected {name} as an int >= {least}, got {value!r}")
-
-
-PRESETS: Mapping[str, AccuracyPlan] = {"digits": AccuracyPlan()}

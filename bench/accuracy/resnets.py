@@ -28,6 +28,11 @@ def kaiming_init(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def scaled(channels: int, scale: float) -> int:
+    """Return so many times the channels, rounded, one at least."""
+    return max(1, round(channels * scale))
+
+
 class BasicBlock(nn.Module):
     """[N, in_channels, H, W] -> [N, channels, P, Q]: two 3x3 convolutions around a shortcut.
 
@@ -117,6 +122,7 @@ class ResNet(nn.Module):
         blocks: how many, stage by stage.
         small_images: the stem is a 3x3 convolution of stride 1, and ``maxpool`` does nothing
             (the common CIFAR form of these networks; the paper has none). All names stay.
+        scale: multiplies all hidden channels.
     """
 
     def __init__(
@@ -126,21 +132,23 @@ class ResNet(nn.Module):
         classes: int = 1000,
         *,
         small_images: bool = False,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         kernel_size, stride = (3, 1) if small_images else (7, 2)
+        one, two, three, four = (scaled(c, scale) for c in (64, 128, 256, 512))
         self.conv1 = nn.Conv2d(
-            3, 64, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+            3, one, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
         )
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(one)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(block, 64, 64, blocks[0])
-        self.layer2 = _stage(block, 64 * block.expansion, 128, blocks[1], stride=2)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, blocks[2], stride=2)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, blocks[3], stride=2)
+        self.layer1 = _stage(block, one, one, blocks[0])
+        self.layer2 = _stage(block, one * block.expansion, two, blocks[1], stride=2)
+        self.layer3 = _stage(block, two * block.expansion, three, blocks[2], stride=2)
+        self.layer4 = _stage(block, three * block.expansion, four, blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * block.expansion, classes)
+        self.fc = nn.Linear(four * block.expansion, classes)
         kaiming_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,17 +168,19 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: 6n + 2; each stage has n blocks of two convolutions.
-        width: multiplies the 16, 32 and 64 channels of the stages, and the stem's 16.
+        width, scale: multiply the 16, 32 and 64 channels of the stages, and the stem's 16.
 
     Raises:
         ValueError: a depth that is not 6n + 2.
     """
 
-    def __init__(self, depth: int, classes: int = 10, *, width: int = 1) -> None:
+    def __init__(
+        self, depth: int, classes: int = 10, *, width: int = 1, scale: float = 1.0
+    ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"expected a depth of 6n + 2, at least 8; got {depth}")
-        blocks, channels = (depth - 2) // 6, 16 * width
+        blocks, channels = (depth - 2) // 6, scaled(16 * width, scale)
         self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
@@ -189,24 +199,24 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def resnet18(classes: int = 1000, *, small_images: bool = False) -> ResNet:
+def resnet18(classes: int = 1000, *, small_images: bool = False, scale: float = 1.0) -> ResNet:
     """Return ResNet-18: [N, 3, H, W] -> logits [N, classes]."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), classes, small_images=small_images)
+    return ResNet(BasicBlock, (2, 2, 2, 2), classes, small_images=small_images, scale=scale)
 
 
-def resnet50(classes: int = 1000, *, small_images: bool = False) -> ResNet:
+def resnet50(classes: int = 1000, *, small_images: bool = False, scale: float = 1.0) -> ResNet:
     """Return ResNet-50: [N, 3, H, W] -> logits [N, classes]."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), classes, small_images=small_images)
+    return ResNet(Bottleneck, (3, 4, 6, 3), classes, small_images=small_images, scale=scale)
 
 
-def resnet20(classes: int = 10, *, width: int = 1) -> CifarResNet:
+def resnet20(classes: int = 10, *, width: int = 1, scale: float = 1.0) -> CifarResNet:
     """Return CIFAR's ResNet-20: [N, 3, H, W] -> logits [N, classes]."""
-    return CifarResNet(20, classes, width=width)
+    return CifarResNet(20, classes, width=width, scale=scale)
 
 
-def resnet32(classes: int = 10, *, width: int = 1) -> CifarResNet:
+def resnet32(classes: int = 10, *, width: int = 1, scale: float = 1.0) -> CifarResNet:
     """Return CIFAR's ResNet-32: [N, 3, H, W] -> logits [N, classes].
 
     Width 2 is the form of GraSP (Wang, Zhang and Grosse, ICLR 2020).
     """
-    return CifarResNet(32, classes, width=width)
+    return CifarResNet(32, classes, width=width, scale=scale)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.accuracy.resnets import kaiming_init
+from bench.accuracy.resnets import kaiming_init, scaled
 
 # filters of the convolutions between two poolings
 Stages = tuple[tuple[int, ...], ...]
@@ -32,15 +32,22 @@ class VGG(nn.Module):
         small_images: average over what is left of the image, and have one linear layer,
             ``classifier`` (kuangliu's pytorch-cifar: 14,728,266 and 20,040,522 parameters for
             10 classes); else torchvision's three, ``classifier.0``, ``.3`` and ``.6``.
+        scale: multiplies the filters, and the features of hidden linear layers.
     """
 
-    def __init__(self, stages: Stages, classes: int = 1000, *, small_images: bool = False) -> None:
+    def __init__(
+        self, stages: Stages, classes: int = 1000, *, small_images: bool = False,
+        scale: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
+        stages = tuple(tuple(scaled(c, scale) for c in stage) for stage in stages)
         self.features = _features(stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if small_images else POOLED)
         channels = stages[-1][-1]
         self.classifier: nn.Module = (
-            nn.Linear(channels, classes) if small_images else _classifier(channels, classes)
+            nn.Linear(channels, classes)
+            if small_images
+            else _classifier(channels, classes, scaled(HIDDEN, scale))
         )
         kaiming_init(self)
         for module in self.modules():
@@ -71,23 +78,23 @@ def _features(stages: Stages) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _classifier(channels: int, classes: int) -> nn.Sequential:
+def _classifier(channels: int, classes: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(channels * POOLED**2, HIDDEN),
+        nn.Linear(channels * POOLED**2, hidden),
         nn.ReLU(inplace=True),
         nn.Dropout(0.5),
-        nn.Linear(HIDDEN, HIDDEN),
+        nn.Linear(hidden, hidden),
         nn.ReLU(inplace=True),
         nn.Dropout(0.5),
-        nn.Linear(HIDDEN, classes),
+        nn.Linear(hidden, classes),
     )
 
 
-def vgg16(classes: int = 1000, *, small_images: bool = False) -> VGG:
+def vgg16(classes: int = 1000, *, small_images: bool = False, scale: float = 1.0) -> VGG:
     """Return VGG-16 with BatchNorm: [N, 3, H, W] -> logits [N, classes]."""
-    return VGG(VGG16, classes, small_images=small_images)
+    return VGG(VGG16, classes, small_images=small_images, scale=scale)
 
 
-def vgg19(classes: int = 1000, *, small_images: bool = False) -> VGG:
+def vgg19(classes: int = 1000, *, small_images: bool = False, scale: float = 1.0) -> VGG:
     """Return VGG-19 with BatchNorm: [N, 3, H, W] -> logits [N, classes]."""
-    return VGG(VGG19, classes, small_images=small_images)
+    return VGG(VGG19, classes, small_images=small_images, scale=scale)

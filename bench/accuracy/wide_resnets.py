@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.accuracy.resnets import kaiming_init
+from bench.accuracy.resnets import kaiming_init, scaled
 
 
 class WideBlock(nn.Module):
@@ -75,19 +75,23 @@ class WideResNet(nn.Module):
     Args:
         depth: 6n + 4; each stage has n blocks of two convolutions.
         width: multiplies the 16, 32 and 64 channels of the stages; the stem has 16.
+        scale: multiplies all of them.
         dropout: the fraction of activations dropped between a block's convolutions.
 
     Raises:
         ValueError: a depth that is not 6n + 4.
     """
 
-    def __init__(self, depth: int, width: int, classes: int = 10, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, depth: int, width: int, classes: int = 10, *, dropout: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"expected a depth of 6n + 4, at least 10; got {depth}")
-        blocks, channels = (depth - 4) // 6, 16 * width
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = WideStage(blocks, 16, channels, 1, dropout)
+        blocks, channels, stem = (depth - 4) // 6, scaled(16 * width, scale), scaled(16, scale)
+        self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
+        self.block1 = WideStage(blocks, stem, channels, 1, dropout)
         self.block2 = WideStage(blocks, channels, 2 * channels, 2, dropout)
         self.block3 = WideStage(blocks, 2 * channels, 4 * channels, 2, dropout)
         self.bn1 = nn.BatchNorm2d(4 * channels)
@@ -104,11 +108,11 @@ class WideResNet(nn.Module):
         return logits
 
 
-def wrn22_2(classes: int = 10, *, dropout: float = 0.0) -> WideResNet:
+def wrn22_2(classes: int = 10, *, dropout: float = 0.0, scale: float = 1.0) -> WideResNet:
     """Return WRN-22-2: [N, 3, H, W] -> logits [N, classes]."""
-    return WideResNet(22, 2, classes, dropout=dropout)
+    return WideResNet(22, 2, classes, dropout=dropout, scale=scale)
 
 
-def wrn28_10(classes: int = 10, *, dropout: float = 0.0) -> WideResNet:
+def wrn28_10(classes: int = 10, *, dropout: float = 0.0, scale: float = 1.0) -> WideResNet:
     """Return WRN-28-10: [N, 3, H, W] -> logits [N, classes]."""
-    return WideResNet(28, 10, classes, dropout=dropout)
+    return WideResNet(28, 10, classes, dropout=dropout, scale=scale)

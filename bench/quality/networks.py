@@ -14,7 +14,7 @@ from torch.nn import functional
 from bench.accuracy.data import Split, digits
 from bench.accuracy.models import DigitsCNN, ResidualBlock
 from bench.accuracy.plan import AccuracyPlan
-from bench.accuracy.train import train
+from bench.accuracy.train import Training
 
 
 class CifarStyle(nn.Module):
@@ -42,13 +42,13 @@ class CifarStyle(nn.Module):
 def enlarged_digits() -> Split:
     """Return the digits as 16x16 images of three equal channels."""
     split = digits()
-    sizes = {
-        name: functional.interpolate(x, scale_factor=2, mode="bilinear")
+    train_x, test_x = (
+        functional.interpolate(x, scale_factor=2, mode="bilinear")
         .expand(-1, 3, -1, -1)
         .contiguous(memory_format=torch.channels_last)
-        for name, x in (("train_x", split.train_x), ("test_x", split.test_x))
-    }
-    return replace(split, **sizes)
+        for x in (split.train_x, split.test_x)
+    )
+    return replace(split, train_x=train_x, test_x=test_x)
 
 
 class Source(NamedTuple):
@@ -82,7 +82,8 @@ def magnitudes(name: str, seed: int) -> Tensor:
         network = source.make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state == "trained":
             plan = AccuracyPlan(epochs=source.epochs)
-            outcome = train(network, source.data(), plan, seed)
+            split = source.data()
+            outcome = Training(network, split, plan, seed, len(split.train_y)).run()
             if outcome.reason is not None:
                 raise RuntimeError(f"expected {name} to train, but {outcome.reason}")
     weight = network.get_submodule(source.layer).weight

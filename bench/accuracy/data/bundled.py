@@ -1,50 +1,28 @@
-"""Images and labels for the accuracy runs, split once and for all."""
+"""The digits that come with scikit-learn: the data set of every machine."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
-from bench.accuracy.plan import DATA
+from bench.accuracy.data.facts import SPECS, Facts, content_digest
+from bench.accuracy.data.split import Split
 
 SPLIT_SEED = 0  # the split is part of the data: it never follows a run's seed
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Training and test images, normalised by the training images' mean and deviation.
-
-    Attributes:
-        train_x, test_x: float32 [images, channels, height, width], channels_last.
-        train_y, test_y: int64 [images].
-    """
-
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-    def to(self, device: str) -> Split:
-        """Return the split with all tensors on ``device``."""
-        tensors = (self.train_x, self.train_y, self.test_x, self.test_y)
-        return Split(*(t.to(device) for t in tensors))
+LARGEST_DIGIT = 16.0
 
 
 def digits_rows() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (training, test) row numbers of scikit-learn's digits: disjoint and stratified."""
-    facts = DATA["digits"]
+    spec = SPECS["digits"]
     labels = load_digits().target
     train, test = train_test_split(
         np.arange(len(labels)),
-        train_size=facts.train_images,
-        test_size=facts.test_images,
+        train_size=spec.train_images,
+        test_size=spec.test_images,
         random_state=SPLIT_SEED,
         stratify=labels,
     )
@@ -54,6 +32,7 @@ def digits_rows() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def digits() -> Split:
     """Return the 1,797 images of 8x8 digits that come with scikit-learn, 1,200 for training.
 
+    They are float32, normalised by the training images' mean and deviation.
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), its
     test part.
     """
@@ -62,13 +41,19 @@ def digits() -> Split:
     images = torch.from_numpy(bundle.images).unsqueeze(1)
     labels = torch.from_numpy(bundle.target).long()
     mean, deviation = images[train].mean(), images[train].std()
+    pixels = images.to(torch.uint8)
     images = ((images - mean) / deviation).float().contiguous(memory_format=torch.channels_last)
-    return Split(images[train], labels[train], images[test], labels[test])
-
-
-LOADERS: Mapping[str, Callable[[], Split]] = {"digits": digits}
-
-
-def load(name: str) -> Split:
-    """Return the data set ``name``, a key of ``LOADERS``."""
-    return LOADERS[name]()
+    facts = Facts(
+        name="digits",
+        layout="bundled",
+        encoding="raw",
+        quality=None,
+        train_images=len(train),
+        test_images=len(test),
+        classes=SPECS["digits"].classes,
+        shape=SPECS["digits"].shape,
+        mean=(mean.item() / LARGEST_DIGIT,),
+        std=(deviation.item() / LARGEST_DIGIT,),
+        digest=content_digest(pixels[train], labels[train], pixels[test], labels[test]),
+    )
+    return Split(images[train], labels[train], images[test], labels[test], facts)
