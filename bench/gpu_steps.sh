@@ -12,7 +12,7 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
         [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
         if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
     done <<'EOF'
-machine 20 check,ceilings,sweep,measure,tune,targets,gate,cuda,cpu
+machine 20 check,ceilings,sweep,measure,tune,targets,steps,gate,cuda,cpu
 doctor 20 check,cuda,cpu
 tiles-first 105 check,cuda,cpu
 tests-first 45 check,cuda,cpu
@@ -24,6 +24,10 @@ sweep-bfloat16 60 check,sweep,cuda,cpu
 sweep-float16 30 check,sweep,cuda
 tune 240 tune,cuda
 targets 300 targets,cuda
+steps-vgg16 100 steps,cuda
+steps-wrn28_10 130 steps,cuda
+steps-resnet50 130 steps,cuda
+steps-report 20 steps,cuda
 gate 240 gate,cuda
 sweep-sustained 90 measure,cuda
 profile 60 measure,cuda,cpu
@@ -82,6 +86,13 @@ command_of() { # STEP LIMIT: sets command
         command=("$python" -m bench run "${aims[@]}" --device "$device"
             --out "$out/targets")
         [ ! -s "$out/tune/tuned.json" ] || command=(env HRBP_TUNED="$out/tune/tuned.json" "${command[@]}")
+        ;;
+    steps-report) command=("$python" -m bench report "$out/steps") ;;
+    steps-*) # each comparison is stored: another call goes on
+        local network=${1#steps-}
+        command=("$python" -m bench step --model "$network" --batch "$([ "$network" = resnet50 ] && echo 64 || echo 128)"
+            --block 64 --mode graph,eager --density 0.25,0.125 --trials 3 --no-energy --device "$device"
+            --budget "$(awk -v s="$soon" 'BEGIN { printf "%.2f", s * 0.7 }')" --out "$out/steps")
         ;;
     gate) # half of the time is the pool's; the rest goes to virtual runs and a planted slow-down
         command=("$python" -m bench gate --self-test --device "$device" --dtype "$half" --out "$out/gate"

@@ -17,6 +17,7 @@ from bench.frames import groups, records, stacked
 from bench.records import OURS
 from bench.table import ALL, CASE, CONTEXT, PASSES
 from reports import findings, style
+from reports.accuracy_tables import anchor_blocks, equivalence_blocks
 from reports.data import Key, ReportData, named_arms, pick
 from reports.figures import kernel_pictures
 from reports.figures_accuracy import accuracy_pictures
@@ -26,6 +27,7 @@ from reports.method import method_blocks
 from reports.parts import Block, Bullets, Paragraph, Table
 from reports.picture import PANELS, Picture
 from reports.quality import quality_blocks
+from reports.steps import step_blocks
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,21 @@ def sections(data: ReportData) -> list[Section]:
     """Return the whole report."""
     grouping = tuple(quality_blocks(data))
     gate = tuple(gate_blocks(data))
-    if (grouping or gate) and data.nothing_timed:
-        named = (("Gate", gate), ("Groupings compared", grouping))
+    steps = tuple(step_blocks(data))
+    if (grouping or gate or data.steps) and data.nothing_timed:
+        told = tuple(method_blocks(data)) if data.steps else ()
+        named = (
+            ("Whole training steps", steps if data.steps else ()),
+            ("Gate", gate),
+            ("Groupings compared", grouping),
+            ("Machine and method", told),
+        )
         return [Section(title, blocks) for title, blocks in named if blocks]
     pictures = kernel_pictures(data)
     return [
         Section("Findings", tuple(_first_page(data))),
         Section("Speed-up against accuracy", tuple(_accuracy(data))),
+        Section("Whole training steps", steps),
         Section(
             "Speed-up against sparsity",
             _pictures(pictures, "speedup-sparsity", f"No layer has a speed-up of {OURS}"),
@@ -137,6 +147,8 @@ def _accuracy(data: ReportData) -> Iterator[Block]:
             "Means over seeds with 95 % t-intervals; the difference to dense in percentage "
             "points with Welch's interval; the step speed-up is a geometric mean over seeds."
         )
+    yield from equivalence_blocks(data)
+    yield from anchor_blocks(data)
 
 
 def _arms_table(data: ReportData) -> Table:

@@ -20,10 +20,11 @@ from bench.quality import plan as quality_plan
 from bench.quality.plan import OPTIMUM, OPTIMUM_KEY
 from bench.quality.table import frame
 from bench.records import Environment, RecordError
+from bench.step_table import STEPS, read_steps
 
 INPUTS = (
-    "results.jsonl", "environment.json", "accuracy.jsonl", ANSWERS, quality_plan.FILE, OPTIMUM,
-    GATE, SELF_TEST,
+    "results.jsonl", "environment.json", "accuracy.jsonl", STEPS, ANSWERS, quality_plan.FILE,
+    OPTIMUM, GATE, SELF_TEST,
 )  # fmt: skip
 Key = tuple[Any, ...]
 
@@ -36,6 +37,7 @@ class ReportData:
         attainment, ceilings, paying: as :mod:`bench.summary` makes them.
         breakeven: the lines of breakeven.jsonl, one a search.
         quality: one row a line of quality.jsonl. optimum: the lines of optimum.jsonl.
+        steps: the lines of steps.jsonl, one a comparison of whole training steps.
         gate, self_test: what gate.json and self_test.json say, or None.
         environments: by id; an id that no file explains is absent.
         names: environment id -> E1, E2, ... in order of device name.
@@ -56,6 +58,7 @@ class ReportData:
     breakeven: list[dict[str, Any]]
     quality: pd.DataFrame
     optimum: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
     gate: dict[str, Any] | None
     self_test: dict[str, Any] | None
     environments: dict[str, Environment]
@@ -71,7 +74,7 @@ class ReportData:
 
     @property
     def nothing_timed(self) -> bool:
-        """True when no cell was timed and no network trained: groupings alone were compared."""
+        """True when no cell was timed and no network trained: something else was done here."""
         return not len(self.rows) and not len(self.runs) and not self.breakeven
 
     def contexts(self) -> list[Key]:
@@ -85,6 +88,11 @@ class ReportData:
         columns = accuracy_table.ACCURACY_CONTEXT
         keys = self.runs[columns].drop_duplicates().itertuples(index=False, name=None)
         return sorted(keys, key=lambda k: (self.names[k[0]], k))
+
+    def images(self, key: Key) -> str:
+        """Return what the images of an accuracy context are: "CIFAR-10 (JPEG-75)"."""
+        told = [p for p in key[3].split(", ") if p.startswith("images ") and p != "images null"]
+        return told[0].removeprefix("images ") if told else str(key[1])
 
     def label(self, key: Key, *, short: bool = False) -> str:
         """Return a context in words; ``short`` keeps what differs between contexts, maybe ''."""
@@ -107,6 +115,22 @@ def own_settings(text: str, others: Collection[str]) -> str:
     return ", ".join(own) or text
 
 
+def own_pattern(pattern: str, patterns: Collection[str]) -> str:
+    """Return what a pattern has of its own among an arm's: "dst static" where others move.
+
+    How a pattern moves is told by its method alone, unless that leaves two patterns alike.
+    """
+    full = {p: p for p in patterns}
+    if any("dst " in p for p in patterns):
+        full = {p: p if "dst " in p else f"dst static, {p}" for p in patterns}
+        brief = {
+            p: ", ".join(part for part in text.split(", ") if not part.startswith("dst_"))
+            for p, text in full.items()
+        }
+        full = brief if len(set(brief.values())) == len(brief) else full
+    return own_settings(full[pattern], full.values())
+
+
 def pick(frame: pd.DataFrame, columns: list[str], key: Key) -> pd.DataFrame:
     """Return the rows whose ``columns`` are ``key``."""
     chosen = pd.Series(True, index=frame.index)
@@ -121,7 +145,7 @@ def named_arms(arms: pd.DataFrame) -> pd.DataFrame:
     names = []
     for arm, pattern in zip(arms["arm"], arms["pattern"], strict=True):
         twins = set(arms.loc[arms["arm"] == arm, "pattern"])
-        names.append(f"{arm}, {own_settings(pattern, twins)}" if several[arm] else arm)
+        names.append(f"{arm}, {own_pattern(pattern, twins)}" if several[arm] else arm)
     return arms.assign(name=names)
 
 
@@ -144,6 +168,9 @@ def load(folder: Path) -> ReportData:
     with warnings.catch_warnings(record=True) as torn:
         warnings.simplefilter("always")
         runs = accuracy_table.accuracy_rows(store.read_accuracy(folder))
+    with warnings.catch_warnings(record=True) as torn_steps:
+        warnings.simplefilter("always")
+        steps = read_steps(folder)
     return ReportData(
         rows=rows,
         totals=table.totals(rows),
@@ -158,19 +185,25 @@ def load(folder: Path) -> ReportData:
         breakeven=searches.records,
         quality=frame(quality.records),
         optimum=optimum.records,
+        steps=steps,
         gate=read_json(folder / GATE),
         self_test=read_json(folder / SELF_TEST),
         environments=results.environments,
-        names=_names(results.environments, {*rows["environment"], *runs["environment"]}),
+        names=_names(results.environments, _used(rows, runs, steps)),
         torn=[
             *results.torn,
             *("accuracy.jsonl, a torn last line" for _ in torn),
+            *(f"{STEPS}, a torn last line" for _ in torn_steps),
             *(f"{ANSWERS}, a torn last line" for _ in searches.torn),
             *(f"{quality_plan.FILE}, a torn last line" for _ in quality.torn),
             *(f"{OPTIMUM}, a torn last line" for _ in optimum.torn),
         ],
         sources=list(_sources(folder)),
     )
+
+
+def _used(rows: pd.DataFrame, runs: pd.DataFrame, steps: list[dict[str, Any]]) -> set[str]:
+    return {*rows["environment"], *runs["environment"], *(line["environment"] for line in steps)}
 
 
 def _lines(path: Path, key: str) -> store.Lines:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
-from bench.accuracy_table import ACCURACY_CONTEXT, DENSE_ARM
 from bench.frames import Record, records
 from bench.records import OURS, Environment
 from bench.table import ALL, CONTEXT, STATUSES
-from reports.data import Key, ReportData, own_settings, pick
-from reports.style import counted, interval, listed, percent, points, times
+from reports.data import Key, ReportData, pick
+from reports.findings_accuracy import accuracy_finding, arm_groups, iso_finding, said
+from reports.style import counted, listed, percent, times
 
-OUR_ARM = "hrbp2"
 LINE_LENGTH = 100
 FAILURES = ("wrong", "impossible", "oom", "timeout", "crashed")
 
@@ -42,6 +38,7 @@ def headline_groups(data: ReportData) -> list[tuple[str, list[str]]]:
         and not len(data.runs)
         and not len(data.quality)
         and not data.optimum
+        and not data.steps
     ):
         first = ["Nothing is stored here: no cell and no training run."]
     groups = [("", first)]
@@ -49,7 +46,7 @@ def headline_groups(data: ReportData) -> list[tuple[str, list[str]]]:
         texts = [_speedup_text(row) for row in ours_by_density(data, key)]
         groups.append((data.label(key, short=True), texts))
     for key in data.arm_contexts():
-        groups += _arm_groups(data, key)
+        groups += arm_groups(data, key)
     return [(label, texts) for label, texts in groups if texts]
 
 
@@ -86,48 +83,6 @@ def _speedup_text(row: Record) -> str:
     reach = f"{row['speedup_min']:.2f} to {times(row['speedup_max'])}"
     text = f"{start}{times(row['speedup'])} dense ({counted(row['cells'], 'cell')}, {reach}"
     return text + (f", {row['slower']} slower)" if row["slower"] else ")")
-
-
-def _arm_groups(data: ReportData, key: Key) -> Iterator[tuple[str, list[str]]]:
-    """Yield (label, lines) a pattern of our arm: accuracy, then whole training steps."""
-    columns = [*ACCURACY_CONTEXT, "arm"]
-    arms = pick(data.summary, columns, (*key, OUR_ARM))
-    gaps = pick(data.gaps, columns, (*key, OUR_ARM))
-    patterns = sorted(set(arms["pattern"]))
-    for pattern in patterns:
-        own = own_settings(pattern, patterns) if len(patterns) > 1 else ""
-        parts = [data.label(key, short=True), own]
-        frames = [
-            records(pick(frame, ["pattern"], (pattern,)).sort_values("density", ascending=False))
-            for frame in (gaps, arms)
-        ]
-        lines = [_gap_text(row) for row in frames[0] if not math.isnan(row["gap"])]
-        lines += [text for row in frames[1] for text in _step_texts(row)]
-        yield " · ".join(p for p in parts if p), lines
-
-
-def _gap_text(row: Record) -> str:
-    return (
-        f"Accuracy at density {row['density']:.4g}: dense − {OUR_ARM} = "
-        f"{points(row['gap'])} points{_between(row)}"
-    )
-
-
-def _step_texts(row: Record) -> Iterator[str]:
-    at = f"at density {row['density']:.4g}"
-    if row["step_n"]:
-        reach = interval(row["step_low"], row["step_high"]).replace("×", "", 1)
-        known = "" if reach == "—" else f" (95 %: {reach}, n = {row['step_n']})"
-        yield f"Training step {at}: {OUR_ARM} {times(row['step_speedup'])} dense{known}"
-    if row["diverged"]:
-        yield f"{row['diverged']} of {counted(row['runs'], 'run')} of {OUR_ARM} diverged {at}"
-
-
-def _between(row: Record) -> str:
-    if math.isnan(row["gap_low"]):
-        return " (too few seeds for an interval)"
-    seeds = f"{row['n_dense']} and {row['n_arm']} seeds"
-    return f" (95 %: {points(row['gap_low'])} to {points(row['gap_high'])}, {seeds})"
 
 
 def machine(environment: Environment | None, name: str) -> str:
@@ -169,7 +124,8 @@ def measured(data: ReportData) -> list[str]:
 def meaning(data: ReportData) -> list[str]:
     """Return what the numbers say, slower cells as plainly as faster ones."""
     sentences = [_speed_meaning(data, key) for key in data.contexts()]
-    sentences += [accuracy_finding(data, key) for key in data.arm_contexts()]
+    for key in data.arm_contexts():
+        sentences += [accuracy_finding(data, key), *iso_finding(data, key)]
     if len(data.rows) and not (data.rows["status"] == "ok").any():
         sentences.append("No cell gave a valid time, so this says nothing about speed.")
     if not len(data.rows):
@@ -181,16 +137,10 @@ def meaning(data: ReportData) -> list[str]:
     return sentences
 
 
-def _said(data: ReportData, key: Key, text: str) -> str:
-    """Return ``context: text``; where there is one context only, ``Text``."""
-    label = data.label(key, short=True)
-    return f"{label}: {text}" if label else text[0].upper() + text[1:]
-
-
 def _speed_meaning(data: ReportData, key: Key) -> str:
     rows = [r for r in ours_by_density(data, key) if r["cells"]]
     if not rows:
-        return _said(data, key, f"no layer has a speed-up of {OURS} over all three passes.")
+        return said(data, key, f"no layer has a speed-up of {OURS} over all three passes.")
     faster = [f"{r['density']:.4g}" for r in rows if r["speedup"] > 1]
     slower = [f"{r['density']:.4g}" for r in rows if r["speedup"] <= 1]
     parts = []
@@ -204,46 +154,7 @@ def _speed_meaning(data: ReportData, key: Key) -> str:
         f"{up} of {cells} are faster beyond their interval, {down} slower, and "
         f"{cells - up - down} undecided."
     )
-    return _said(data, key, text)
-
-
-def accuracy_finding(data: ReportData, key: Key) -> str:
-    """Return what the sparsest runs of our arm (else of any) cost and bring."""
-    arms = pick(data.summary, ACCURACY_CONTEXT, key)
-    sparse = arms[arms["arm"] != DENSE_ARM]
-    if (sparse["arm"] == OUR_ARM).any():
-        sparse = sparse[sparse["arm"] == OUR_ARM]
-    if not len(sparse):
-        return _said(data, key, "only dense networks were trained.")
-    row = records(sparse.sort_values(["density", "pattern"]))[0]
-    keys = [*ACCURACY_CONTEXT, "arm", "pattern", "density"]
-    gap = records(pick(data.gaps, keys, tuple(row[k] for k in keys)))
-    words = f"{row['arm']} {_step_words(row)} and {_gap_words(gap[0] if gap else None)}."
-    return _said(data, key, f"at density {row['density']:.4g} {words}")
-
-
-def _step_words(row: Record) -> str:
-    speed, low, high = row["step_speedup"], row["step_low"], row["step_high"]
-    if math.isnan(speed):
-        return "has no step times"
-    if math.isnan(low):
-        return f"takes training steps at {times(speed)} dense's speed (one run: no interval)"
-    verdict = "faster" if low > 1 else "slower" if high < 1 else "a difference is not shown"
-    known = f"{interval(low, high)}: {verdict}"
-    return f"takes training steps at {times(speed)} dense's speed ({known})"
-
-
-def _gap_words(row: Record | None) -> str:
-    if row is None or math.isnan(row["gap"]):
-        return "has no accuracy to hold against dense"
-    said = f"its accuracy differs by {points(-row['gap'])} points"
-    if math.isnan(row["gap_low"]):
-        return f"{said} (too few seeds for an interval)"
-    low, high = -row["gap_high"], -row["gap_low"]
-    verdict = (
-        "a loss" if high < 0 else "a gain" if low > 0 else "neither a loss nor a gain is shown"
-    )
-    return f"{said} ({points(low)} to {points(high)}: {verdict})"
+    return said(data, key, text)
 
 
 def layers_finding(data: ReportData, key: Key) -> str:

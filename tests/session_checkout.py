@@ -15,6 +15,7 @@ STEPS = [
     "sanitizer", "sweep-bfloat16", "sweep-float16", "report", "tiles-rest",
 ]  # fmt: skip
 MEASURE = ["machine", "sweep-sustained", "profile", "breakeven", "energy", "sweep-host", "report"]
+WHOLE_STEPS = ["steps-vgg16", "steps-wrn28_10", "steps-resnet50", "steps-report"]
 # Writes down what it was asked; fails, says something or takes its time where a test wants it so.
 STUB = """#!/usr/bin/env bash
 case "$1 $2" in

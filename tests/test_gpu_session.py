@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.session_checkout import MEASURE, ROOT, STEPS, Session, make_session
+from tests.session_checkout import MEASURE, ROOT, STEPS, WHOLE_STEPS, Session, make_session
 
 
 @pytest.fixture
@@ -66,13 +66,24 @@ def test_few_minutes_leave_the_last_steps_for_another_call(session: Session) -> 
         ("measure", MEASURE),
         ("tune", ["machine", "tune"]),
         ("targets", ["machine", "targets"]),
+        ("steps", ["machine", *WHOLE_STEPS]),
         ("gate", ["machine", "gate"]),
-        ("all", [*STEPS[:-2], "tune", "targets", "gate", *MEASURE[1:], STEPS[-1]]),
+        ("all", [*STEPS[:-2], "tune", "targets", *WHOLE_STEPS, "gate", *MEASURE[1:], STEPS[-1]]),
     ],
 )
 def test_stages(session: Session, stage: str, steps: list[str]) -> None:
-    done = session.run("--dry-run", stage=stage, minutes="30")
+    done = session.run("--dry-run", stage=stage, minutes="40")
     assert [name for name, _, _ in planned(done.stdout)] == steps
+
+
+def test_whole_steps_stop_by_themselves_and_keep_all_in_one_folder(session: Session) -> None:
+    plan = planned(session.run("--dry-run", stage="steps", minutes="8").stdout)
+    for name, limit, command in plan[1:-1]:
+        assert f"--model {name.removeprefix('steps-')} --batch" in command
+        assert ("--batch 64 " in command) == (name == "steps-resnet50")
+        assert 60 * float(command.split("--budget ")[1].split()[0]) < 0.8 * limit
+        assert "steps" in command.split("--out ")[1]
+    assert plan[-1][2].endswith("steps")
 
 
 def test_on_a_cpu_nothing_is_tuned(session: Session) -> None:
@@ -97,7 +108,7 @@ def test_what_can_stop_by_itself_does_before_its_limit(
     [
         (
             ["--stage", "chekc"],
-            "expected a stage of check, ceilings, sweep, report, measure, tune, targets, gate, all",
+            "expected a stage of check, ceilings, sweep, report, measure, tune, targets, steps",
         ),
         (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),

@@ -1,0 +1,1 @@
+"""Whole training steps: dense against block-sparse, by fresh processes that take turns."""
