@@ -168,10 +168,10 @@ def _sequence(
         part = runs[runs["density"] == density]
         dense = (theirs["arm"] == DENSE_ARM).all()
         reference = theirs if dense else theirs[theirs["density"] == density]
-        samples = [frame["accuracy"].dropna().tolist() for frame in (part, reference)]
-        found = tost(*samples, margin, alpha)
+        ours, others = (frame["accuracy"].dropna().tolist() for frame in (part, reference))
+        found = tost(ours, others, margin, alpha)
         row = {name: part[name].iloc[0] for name in ARM_KEYS}
-        row |= {"n_arm": len(samples[0]), "n_reference": len(samples[1])}
+        row |= {"n_arm": len(ours), "n_reference": len(others)}
         row |= {"diverged": int((part["status"] != "ok").sum())} | vars(found)
         row |= {"margin": margin, "alpha": alpha}
         if not below_open:

@@ -10,9 +10,11 @@ plan() { # sets steps (in order) and weights: the seconds of each in a call of n
     steps=() weights=()
     while read -r name weight of; do
         [ "$name" != sanitizer ] || [ -n "$sanitizer$dry_run" ] || continue
+        # "all" goes without images that are not there; who asks for them is told
+        [[ "$name" != accuracy* || $stage != *all* || -d "${HRBP_CIFAR10:-data/cifar10}" ]] || continue
         if wanted "$of"; then steps+=("$name") && weights+=("$weight"); fi
     done <<'EOF'
-machine 20 check,ceilings,sweep,measure,tune,targets,steps,gate,cuda,cpu
+machine 20 check,ceilings,sweep,measure,tune,targets,steps,accuracy,gate,cuda,cpu
 doctor 20 check,cuda,cpu
 tiles-first 105 check,cuda,cpu
 tests-first 45 check,cuda,cpu
@@ -28,6 +30,8 @@ steps-vgg16 100 steps,cuda
 steps-wrn28_10 130 steps,cuda
 steps-resnet50 130 steps,cuda
 steps-report 20 steps,cuda
+accuracy 480 accuracy,cuda
+accuracy-report 20 accuracy,cuda
 gate 240 gate,cuda
 sweep-sustained 90 measure,cuda
 profile 60 measure,cuda,cpu
@@ -93,6 +97,11 @@ command_of() { # STEP LIMIT: sets command
         command=("$python" -m bench step --model "$network" --batch "$([ "$network" = resnet50 ] && echo 64 || echo 128)"
             --block 64 --mode graph,eager --density 0.25,0.125 --trials 3 --no-energy --device "$device"
             --budget "$(awk -v s="$soon" 'BEGIN { printf "%.2f", s * 0.7 }')" --out "$out/steps")
+        ;;
+    accuracy-report) command=("$python" -m bench report "$out/accuracy") ;;
+    accuracy)
+        command=("$python" -m bench accuracy --preset cifar10-short --root "${HRBP_CIFAR10:-data/cifar10}"
+            --device "$device" --checkpoint-every 10 --out "$out/accuracy")
         ;;
     gate) # half of the time is the pool's; the rest goes to virtual runs and a planted slow-down
         command=("$python" -m bench gate --self-test --device "$device" --dtype "$half" --out "$out/gate"

@@ -196,8 +196,8 @@ def _write(axes: Axes, area: Spot, box: Box, spot: Spot, text: str, colour: str)
 
 def _darker(colour: str) -> str:
     """Return the colour mixed with ink, so that letters in it can be read on paper."""
-    pairs = zip(to_rgb(colour), to_rgb(style.INK), strict=True)
-    return to_hex([0.6 * ours + 0.4 * ink for ours, ink in pairs])
+    (red, green, blue), ink = to_rgb(colour), to_rgb(style.INK)
+    return to_hex((0.6 * red + 0.4 * ink[0], 0.6 * green + 0.4 * ink[1], 0.6 * blue + 0.4 * ink[2]))
 
 
 def _spot(axes: Axes, area: Spot, speedup: float, accuracy: float) -> Spot:

@@ -103,6 +103,19 @@ def test_what_can_stop_by_itself_does_before_its_limit(
             assert 60 * float(command.split("--minutes ")[1].split()[0]) <= limit - 9
 
 
+def test_all_goes_without_images_that_are_not_there(session: Session, tmp_path: Path) -> None:
+    def names(stage: str, **env: str) -> list[str]:
+        done = session.run("--dry-run", stage=stage, minutes="90", **env)
+        return [name for name, _, _ in planned(done.stdout) if name.startswith("accuracy")]
+
+    both = ["accuracy", "accuracy-report"]
+    assert names("accuracy") == both  # who asks for them is told what is missing
+    assert names("all") == []
+    assert names("all", HRBP_CIFAR10=str(tmp_path)) == both
+    done = session.run("--dry-run", stage="accuracy", HRBP_CIFAR10="/some/images")
+    assert "--preset cifar10-short --root /some/images" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -110,7 +123,7 @@ def test_what_can_stop_by_itself_does_before_its_limit(
             ["--stage", "chekc"],
             "expected a stage of check, ceilings, sweep, report, measure, tune, targets, steps",
         ),
-        (["--stage", "check,accuracy"], "the stage 'accuracy' is not there yet"),
+        (["--stage", "check,accurcy"], "accuracy, gate, all; got 'accurcy'"),
         (["--minutes", "ten"], "expected --minutes as a number above 0, got 'ten'"),
         (["--minutes", "-5"], "expected --minutes as a number above 0, got '-5'"),
         (["--minutes", "0.0"], "expected --minutes of at least a second"),
