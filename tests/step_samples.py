@@ -51,7 +51,7 @@ def line(environment: str, run_id: str = "one", **more: Any) -> dict[str, Any]:
 
 def failed_line(environment: str, run_id: str = "two", **more: Any) -> dict[str, Any]:
     """Return a line of a comparison without a figure."""
-    none = {"trials": [], "facts": {"memory": None}, "spent": None, "prep_s": None}
+    none: dict[str, Any] = {"trials": [], "facts": {"memory": None}, "spent": None, "prep_s": None}
     why = {"status": "oom", "reason": "dense: out of memory; take a smaller --batch"}
     return line(environment, run_id) | none | why | more
 

@@ -51,7 +51,8 @@ def spent(
     for event, kind, own_s in _parts(events.events(), device):
         seconds[kind] += own_s / steps
         if layers and kind in CONVOLUTION:
-            inside += own_s / steps * layers.get(_key(event), 0.0)
+            key = _key(event)
+            inside += own_s / steps * (layers.get(key, 0.0) if key else 0.0)
     return {
         "kinds_s": dict(seconds),
         "span_s": span_s,

@@ -136,9 +136,12 @@ class Machine:
 
     def _taken_apart(self, children: dict[str, Any]) -> Answer:
         """Return where the time goes, and joules a step; a trial's times are over by then."""
-        found = {"spent": {s: _ask(c, s, READY_S, do="spent") for s, c in children.items()}}
-        if self.energy:
-            found["energy"] = {s: _ask(c, s, READY_S, do="energy") for s, c in children.items()}
+        orders = ("spent", "energy") if self.energy else ("spent",)
+        found: Answer = {what: {} for what in orders}
+        for what in orders:
+            for side, child in children.items():
+                time.sleep(REST_S[self.asked.device])
+                found[what][side] = _ask(child, side, READY_S, do=what)
         return found
 
     def _child(self, stack: ExitStack, part: str) -> Any:
