@@ -18,9 +18,11 @@ from bench.environment import environment
 from bench.records import Status
 from bench.session import set_up
 from bench.stepping.asked import Asked
+from bench.stepping.layouts import LAYOUTS, faster, step_seconds
 from bench.stepping.rightness import Wrong, check
 from hrbp_core.shapes import least_density
 
+LAYOUT = "dense_layout.txt"
 FILES = {"dense": "dense.pt", "sparse": "sparse.pt"}
 SHOWN = 3
 Batch = tuple[Tensor, Tensor]
@@ -38,10 +40,18 @@ class Failed(Exception):
         self.status, self.reason, self.facts = status, reason, facts
 
 
-def batch_for(asked: Asked) -> Batch:
+def batch_for(asked: Asked, layout: str = "channels_last") -> Batch:
     """Return the batch of every step, on the device."""
     images, labels = example_batch(asked.model, asked.batch, asked.seed)
+    images = images.contiguous(memory_format=LAYOUTS[layout])
     return images.to(asked.device), labels.to(asked.device)
+
+
+def layout_of(folder: Path, side: str) -> str:
+    """Return the memory layout of a network that ``make`` wrote."""
+    if side != "dense":
+        return "channels_last"
+    return (folder / LAYOUT).read_text(encoding="utf-8")
 
 
 def make(asked: Asked, folder: Path, at: Callable[[str], None]) -> dict[str, Any]:
@@ -68,8 +78,7 @@ def make(asked: Asked, folder: Path, at: Callable[[str], None]) -> dict[str, Any
     }
     if not converted.report.layers:
         raise Failed(Status.SKIPPED, _nothing(converted), **found)
-    for side, name in (("dense", DENSE), ("sparse", ABSORBED)):
-        torch.save(converted.networks[name], folder / FILES[side])
+    torch.save(converted.networks[ABSORBED], folder / FILES["sparse"])
     at("checking a step")
     try:
         sparse = converted.networks[ABSORBED].to(asked.device)
@@ -79,7 +88,23 @@ def make(asked: Asked, folder: Path, at: Callable[[str], None]) -> dict[str, Any
     except Exception as error:
         status, reason = status_of(error)
         raise Failed(status, f"checking a step: {reason}", **found) from error
+    found["facts"] |= _save_dense(asked, converted.networks[DENSE], folder, at)
     return found | {"errors": errors}
+
+
+def _save_dense(
+    asked: Asked, network: nn.Module, folder: Path, at: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write the dense network in its faster layout; return ``dense_layouts_s``."""
+    layout, seconds = "channels_last", None
+    if asked.device == "cpu" and asked.mode == "eager":  # cuDNN and inductor want channels_last
+        at("trying the dense network's layouts")
+        seconds = step_seconds(network, batch_for(asked), asked.amp)
+        layout = faster(seconds)
+    moved = network.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    torch.save(moved, folder / FILES["dense"])
+    (folder / LAYOUT).write_text(layout, encoding="utf-8")
+    return {"dense_layout": layout, "dense_layouts_s": seconds}
 
 
 def _set_up(asked: Asked) -> Any:

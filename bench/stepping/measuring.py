@@ -15,7 +15,7 @@ from bench.environment import gpu_uuid
 from bench.monitor import monitor_for
 from bench.session import set_up
 from bench.stepping.asked import Asked
-from bench.stepping.making import batch_for, load
+from bench.stepping.making import batch_for, layout_of, load
 from bench.stepping.memory import Peak
 from bench.stepping.spent import sparse_keys, spent
 from bench.stepping.stepper import Stepper, finish
@@ -47,7 +47,7 @@ class Measured:
         spin(SPIN_S)
         start = time.perf_counter()
         network = load(self.asked, self.folder, self.side)
-        self.batch = batch_for(self.asked)
+        self.batch = batch_for(self.asked, layout_of(self.folder, self.side))
         self.stepper = Stepper(network, self.batch, self.asked.mode, self.asked.amp)
         self.stepper.prepare()
         prep_s = time.perf_counter() - start
