@@ -96,14 +96,17 @@ def _step_columns(dense_s: Sequence[float], sparse_s: Sequence[float]) -> dict[s
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Return ``key value, key value`` in the order of the keys; [16, 16] as 16x16."""
+    """Return ``key value, key value`` in the order of the keys; [16, 16] as 16x16.
+
+    Commas inside a value become semicolons: readers take the settings apart at commas.
+    """
     parts = []
     for key, value in sorted(settings.items()):
         if isinstance(value, list | tuple):
             text = "x".join(map(str, value))
         else:
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        parts.append(f"{key} {text}")
+        parts.append(f"{key} {text.replace(', ', '; ')}")
     return ", ".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 from pyarrow import parquet
+
+from bench.accuracy.data import DataError, load
 
 TRAIN, TEST = 20, 10
 
@@ -32,6 +36,13 @@ def sample(classes: int = 10) -> Sample:
     train = [i * classes // TRAIN for i in range(TRAIN)]
     test = [i * classes // TEST for i in range(TEST)]
     return Sample(images[:TRAIN], train, images[TRAIN:], test)
+
+
+def refused(text: str, root: Path | str | None, name: str = "cifar10") -> None:
+    """Loading fails, and the text says what was expected and what there is."""
+    with pytest.raises(DataError, match=text) as error:
+        load(name, root)
+    assert re.search("expected .*[,;] got ", str(error.value))
 
 
 # --- python batches --------------------------------------------------------------------------

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import io
-import os
-import pickle
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -15,26 +11,17 @@ from PIL import Image
 from pyarrow import parquet
 
 from bench.accuracy.data import DataError, load, stream
-from bench.accuracy.data.pickles import read_arrays
 from tests.data_samples import (
     encoded,
-    python2,
-    rows,
+    refused,
     sample,
     table,
-    write_batches,
     write_folders,
     write_parquet,
 )
 
 SOME = sample()
 BYTES = [encoded(pixels) for pixels in SOME.test_x]
-
-
-def refused(text, root, name="cifar10"):
-    with pytest.raises(DataError, match=text) as error:
-        load(name, root)
-    assert re.search("expected .*[,;] got ", str(error.value))
 
 
 # --- which data, and where -------------------------------------------------------------------
@@ -66,120 +53,6 @@ def test_a_folder_of_something_else_shows_the_three_layouts_and_what_is_there(tm
     refused(r"cifar-100-python/ with train, test\)", tmp_path, "cifar100")
     with pytest.raises(DataError, match=r"expected ImageNet in .* as class folders \(.*val"):
         stream("imagenet", tmp_path)
-
-
-# --- python batches --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def batches(tmp_path):
-    return write_batches(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
-def test_a_missing_batch_is_named(batches, name):
-    (batches / name).unlink()
-    refused(f"expected data_batch_1, .*, test_batch in .*, got no {name}$", batches)
-
-
-class Call:
-    """Pickles as a call."""
-
-    def __init__(self, what, *arguments):
-        self.what, self.arguments = what, arguments
-
-    def __reduce__(self):
-        return self.what, self.arguments
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_calls_anything_is_refused_before_it_does(batches, protocol, tmp_path):
-    mark, path = tmp_path / "mark", batches / "data_batch_2"
-    opened = f"open({str(mark)!r}, 'w')"
-    calls = {
-        "system": Call(os.system, f"touch {mark}"),
-        "eval": Call(builtins.eval, opened),
-        "exec": Call(builtins.exec, opened),
-        "getattr": Call(getattr, 1, "real"),
-        "load": Call(np.load, str(mark)),
-        "fromfile": Call(np.fromfile, str(mark)),
-        "save": Call(np.save, str(mark), 1),
-    }
-    for name, call in calls.items():
-        path.write_bytes(pickle.dumps({"data": call}, protocol))
-        refused(
-            rf"numpy arrays alone in .*data_batch_2, got a request for [\w.]+\.{name}$", batches
-        )
-        assert not [p for p in tmp_path.iterdir() if p.name.startswith("mark")]
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (b"cos\nsystem\n(U\x04trueod.", r"os\.system"),
-        (b"c__builtin__\neval\n(U\x011tR.", "__builtin__.eval"),
-        (b"cnumpy\nmemmap\n.", "numpy.memmap"),
-        (b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.tofile\x93.", r"numpy\.ndarray\.tofile"),
-        (b"c_codecs\ndecode\n.", "_codecs.decode"),
-        (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x74R.", "the codec 'zip'"),
-        (b"cnumpy\ndtype\n(cnumpy\nndarray\ntR.", "a dtype of type"),
-    ],
-)
-def test_handmade_pickles_are_refused_by_what_they_name(text, wanted, tmp_path):
-    path = tmp_path / "test_batch"
-    path.write_bytes(text)
-    with pytest.raises(DataError, match=f"numpy arrays alone in .*test_batch, got a .*{wanted}"):
-        read_arrays(path)
-
-
-@pytest.mark.parametrize("protocol", [None, 2, 4])
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
-def test_a_torn_pickle_is_named(protocol, share, tmp_path):
-    path = write_batches(tmp_path, protocol=protocol) / "test_batch"
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    refused("expected a whole pickle in .*test_batch, got", tmp_path)
-
-
-@pytest.mark.parametrize("text", [b"\x1f\x8b\x08 no pickle", b"hello", b"\x80\xff.", b"(lp0\nI1\n"])
-def test_what_is_no_pickle_is_named(batches, text):
-    (batches / "data_batch_1").write_bytes(text)
-    refused("expected a whole pickle in .*data_batch_1, got", batches)
-
-
-GOOD = {"data": rows(SOME.test_x), "labels": SOME.test_y}
-
-
-@pytest.mark.parametrize(
-    ("held", "text"),
-    [
-        ([1, 2], "expected a dict in .*, got list"),
-        ({}, "expected 'data' in .*, got an empty dict"),
-        ({"data": GOOD["data"], "fine_labels": SOME.test_y}, "'labels' in .*, got data, fine_la"),
-        (GOOD | {"data": [1]}, "'data' as an array in .*, got list"),
-        (GOOD | {"data": GOOD["data"][:, :3071]}, r"uint8 \[N, 3072\] in .*got uint8 \[10, 3071\]"),
-        (GOOD | {"data": GOOD["data"] / 255}, r"uint8 \[N, 3072\] in .*got float64 \[10, 3072\]"),
-        (GOOD | {"data": GOOD["data"][0]}, r"uint8 \[N, 3072\] in .*got uint8 \[3072\]"),
-        (GOOD | {"labels": SOME.test_y[1:]}, r"one label an image, 10, got \[9\] labels"),
-        (GOOD | {"labels": [[n] for n in SOME.test_y]}, r"one label an image, 10, got \[10, 1\]"),
-        (GOOD | {"labels": [*SOME.test_y[1:], 10]}, r"from 0 to 9 \(CIFAR-10\), got 10 \(1 such"),
-        (GOOD | {"labels": [-1, *SOME.test_y[1:]]}, r"from 0 to 9 \(CIFAR-10\), got -1 \(1 such"),
-        (GOOD | {"labels": [0.5, *SOME.test_y[1:]]}, "labels as integers, got float64"),
-        (GOOD | {"labels": [True] * 10}, "labels as integers, got bool"),
-        (GOOD | {"labels": ["1"] * 10}, "labels as integers, got <U1"),
-        (GOOD | {"labels": [[1, 2], *SOME.test_y[1:]]}, "one label an image, 10, got"),
-        (GOOD | {"labels": [2**70, *SOME.test_y[1:]]}, "labels as integers, got object"),
-    ],
-)
-def test_a_batch_of_something_else_is_refused(batches, held, text):
-    (batches / "test_batch").write_bytes(pickle.dumps(held, 2))
-    refused(f"{text}.*" if "_batch" in text else f"{text}.*test_batch|{text}", batches)
-    with pytest.raises(DataError, match="test_batch"):
-        load("cifar10", batches)
-
-
-def test_batches_without_images_are_refused(batches):
-    (batches / "test_batch").write_bytes(python2(GOOD["data"][:0], []))
-    refused("expected test images of CIFAR-10, got none", batches)
 
 
 # --- parquet ---------------------------------------------------------------------------------

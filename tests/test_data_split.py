@@ -45,7 +45,7 @@ def test_images_are_normalised_by_the_training_images(split):
 
 def test_without_facts_bytes_are_not_guessed_at(split):
     bare = replace(split, facts=None)
-    with pytest.raises(DataError, match="a split with facts .*, got none"):
+    with pytest.raises(DataError, match=r"a split with facts .*, got none"):
         bare.batch(torch.arange(2))
     moved = split.to("cpu")
     assert moved.facts == split.facts
@@ -71,6 +71,10 @@ def test_equal_generators_give_equal_epochs_and_others_do_not(split):
         return torch.cat([x for x, _ in split.train_batches(8, seeded(seed), augment)])
 
     before = torch.get_rng_state()
+    generator = seeded(1)
+    rows = torch.randperm(20, generator=generator)
+    wanted = [split.batch(r, generator, augment=True)[0] for r in rows.split(8)]
+    assert torch.equal(epoch(1), torch.cat(wanted))
     assert torch.equal(epoch(1), epoch(1))
     assert not torch.equal(epoch(1), epoch(2))
     assert not torch.equal(epoch(1), epoch(1, augment=False))
@@ -87,6 +91,7 @@ def test_augmented_batches_are_crops_of_their_own_images(split):
     assert torch.equal(images, split.normalised(wanted))
     assert torch.equal(labels, split.train_y[rows])
     assert images.is_contiguous(memory_format=torch.channels_last)
+    assert "padding" in split.augmentation
     with pytest.raises(DataError, match="a generator to augment with, got None"):
         split.batch(rows, augment=True)
 
@@ -201,7 +206,7 @@ def test_the_digits_are_bit_for_bit_what_they_were():
     assert np.array_equal(split.test_y, bundle.target[test])
     assert split.train_x.is_contiguous(memory_format=torch.channels_last)
     rows = hashlib.sha256(np.concatenate((train, test)).astype("<i8").tobytes()).hexdigest()
-    assert rows[:16] == "ROWS"
+    assert rows[:16] == "48c6e0c9b2eee120"
 
 
 def test_the_digits_have_facts_and_are_trained_on_alike():
@@ -209,8 +214,9 @@ def test_the_digits_have_facts_and_are_trained_on_alike():
     facts = split.facts
     assert (facts.label, facts.layout, facts.encoding) == ("digits", "bundled", "raw")
     assert (facts.train_images, facts.test_images) == (1200, 597)
-    assert facts.digest == "DIGITS"
+    assert facts.digest == "07ba6320f4d4be99"
     assert not split.augments
+    assert split.augmentation is None
     order = torch.randperm(1200, generator=seeded(7))[:50]
     images, labels = next(split.train_batches(50, seeded(7), split.augments))
     assert torch.equal(images, split.train_x[order])

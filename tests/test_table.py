@@ -233,3 +233,8 @@ def test_one_run_has_no_interval_and_no_run_is_no_error():
     empty = accuracy_table.accuracy_rows([])
     assert accuracy_table.accuracy_summary(empty).empty
     assert accuracy_table.accuracy_gaps(empty).empty
+
+
+def test_settings_are_taken_apart_at_commas_that_values_must_not_have() -> None:
+    told = accuracy_table._settings({"lr": 0.1, "images": "CIFAR-10 (JPEG-75, 5 + 5 images)"})
+    assert told.split(", ") == ["images CIFAR-10 (JPEG-75; 5 + 5 images)", "lr 0.1"]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.accuracy.data.images import FORMATS, reason
 
+AUGMENTATION = "random resized crop, 8 to 100 % of the area; horizontal flip of one half"
 AREAS = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 TRIES = 10

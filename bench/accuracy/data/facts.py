@@ -121,9 +121,10 @@ def content_digest(*parts: Tensor) -> str:
     """Return 16 hex digits of the parts' shapes and values, images as [N, H, W, C]."""
     found = hashlib.sha256()
     for part in parts:
-        flat = part.cpu().movedim(1, -1) if part.dim() == 4 else part.cpu()
-        found.update(f"{tuple(flat.shape)}{flat.dtype}".encode())
-        found.update(np.ascontiguousarray(flat.numpy()).data)
+        held = (part.movedim(1, -1) if part.dim() == 4 else part).cpu().numpy()
+        shape = "x".join(map(str, held.shape))
+        found.update(f"{held.dtype} {shape}\n".encode())
+        found.update(np.ascontiguousarray(held).data)
     return found.hexdigest()[:16]
 
 

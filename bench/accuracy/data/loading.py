@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bench.accuracy.data.parts import Part, assemble
 from bench.accuracy.data.split import Split
 from bench.accuracy.data.stream import Stream, open_stream
 
+MOST_WORKERS = 16
 STREAMED = ("imagenet",)
 READERS: Mapping[str, Callable[[Spec, Path, Tally], tuple[Part, Part]]] = {
     BATCHES: batches.read,
@@ -53,7 +55,7 @@ def stream(
     name: str,
     root: str | Path | None,
     *,
-    workers: int = 0,
+    workers: int | None = None,
     skip_unreadable: bool = False,
     size: int | None = None,
 ) -> Stream:
@@ -61,7 +63,7 @@ def stream(
 
     Args:
         root: holds ``train/<class>/*`` and ``val/<class>/*``.
-        workers: processes that decode; 0: this one does.
+        workers: processes that decode; 0: this one does; None: one a core, 16 at most.
         skip_unreadable: leave images out that cannot be decoded, and count them.
         size: height and width of a batch's images; None: 224.
 
@@ -76,8 +78,18 @@ def stream(
             raise DataError(f"expected {told} as an int >= {least}, got {value!r}")
     _, folder = find(spec, _given(spec, root))
     return open_stream(
-        name, spec, folder, workers=workers, skip_unreadable=skip_unreadable, size=size
+        name,
+        spec,
+        folder,
+        workers=_cores() if workers is None else workers,
+        skip_unreadable=skip_unreadable,
+        size=size,
     )
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_WORKERS)
 
 
 def _given(spec: Spec, root: str | Path | None) -> str | Path:

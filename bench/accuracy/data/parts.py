@@ -41,7 +41,7 @@ def checked_labels(labels: Any, spec: Spec, images: int, where: object) -> NDArr
         raise DataError(
             f"expected one label an image, {images:,}, got {list(found.shape)} labels: {where}"
         )
-    if not np.issubdtype(found.dtype, np.integer):
+    if images and not np.issubdtype(found.dtype, np.integer):
         raise DataError(f"expected labels as integers, got {found.dtype}: {where}")
     wrong = found[(found < 0) | (found >= spec.classes)]
     if len(wrong):
@@ -71,14 +71,10 @@ def assemble(name: str, spec: Spec, layout: str, train: Part, test: Part, tally:
     for part, images in (("training", len(train.labels)), ("test", len(test.labels))):
         if not images:
             raise DataError(f"expected {part} images of {spec.title}, got none ({layout})")
-    tensors = [
-        torch.from_numpy(array)
-        for array in (
-            train.images.transpose(0, 3, 1, 2), train.labels,
-            test.images.transpose(0, 3, 1, 2), test.labels,
-        )
-    ]  # fmt: skip
-    mean, std = channel_moments(tensors[0])
+    train_x = torch.from_numpy(train.images).permute(0, 3, 1, 2)
+    test_x = torch.from_numpy(test.images).permute(0, 3, 1, 2)
+    train_y, test_y = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
+    mean, std = channel_moments(train_x)
     facts = Facts(
         name=name,
         layout=layout,
@@ -90,7 +86,7 @@ def assemble(name: str, spec: Spec, layout: str, train: Part, test: Part, tally:
         shape=spec.shape,
         mean=mean,
         std=std,
-        digest=content_digest(*tensors),
+        digest=content_digest(train_x, train_y, test_x, test_y),
         unreadable=len(tally.unreadable),
     )
-    return Split(*tensors, facts=facts)
+    return Split(train_x, train_y, test_x, test_y, facts)

@@ -64,7 +64,7 @@ def _dtype() -> Callable[..., Any]:
     def dtype(what: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
         if not isinstance(what, str | bytes):
             raise RefusedError(f"a dtype of {type(what).__name__}")
-        # Python 2 wrote 0 and 1, which numpy 2.4 warns of
+        # Python 2 wrote numbers here; numpy 2.4 warns of some of them
         return np.dtype(what.decode() if isinstance(what, bytes) else what, bool(align), bool(copy))
 
     return dtype

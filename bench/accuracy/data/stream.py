@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench.accuracy.data.crops import pixels_of
+from bench.accuracy.data.crops import AUGMENTATION, pixels_of
 from bench.accuracy.data.facts import LARGEST, DataError, Facts, Spec
 from bench.accuracy.data.images import named
 from bench.accuracy.data.layouts import FOLDERS
@@ -70,6 +70,11 @@ class Stream:
     def augments(self) -> bool:
         """Whether the images may be cropped and mirrored: these may."""
         return True
+
+    @property
+    def augmentation(self) -> str:
+        """What ``augment`` does, in words."""
+        return AUGMENTATION
 
     def to(self, device: str) -> Stream:
         """Return the stream with its batches on ``device``."""
