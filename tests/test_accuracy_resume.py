@@ -76,7 +76,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
 def test_a_training_taken_apart_is_that_in_one_go(arm, dst, few):
     plan = replace(TINY, epochs=3, dst_every=2)
     each = Run(arm, 0.25, 0, dst)
-    states: list[dict] = []
+    states = []
     network, _ = network_of(arm, few, plan)
     whole = trainer(network, few, plan, each).run(
         lambda state: states.append(torch.load(saved(state), weights_only=True))

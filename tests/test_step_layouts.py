@@ -25,7 +25,8 @@ def slow(monkeypatch: pytest.MonkeyPatch):
         order: list[str] = []
 
         def timed(stepper: Stepper, steps: int) -> list[float]:
-            weight = stepper.network.blocks[0].conv1.weight
+            weight = stepper.network.get_submodule("blocks.0.conv1").weight
+            assert isinstance(weight, torch.Tensor)
             last = weight.is_contiguous(memory_format=torch.channels_last)
             name = "channels_last" if last else "contiguous"
             order.append(name)
@@ -50,7 +51,8 @@ def test_the_faster_one_is_kept(slow, tmp_path: Path, last: float, plain: float,
     }  # fmt: skip
     assert order == ["channels_last", "contiguous", "contiguous", "channels_last"] + order[:2]
     saved = making.load(ASKED, tmp_path, "dense")
-    weight = saved.blocks[0].conv1.weight
+    weight = saved.get_submodule("blocks.0.conv1").weight
+    assert isinstance(weight, torch.Tensor)
     assert weight.is_contiguous(memory_format=layouts.LAYOUTS[wins])
     assert all(torch.equal(v, before[k]) for k, v in saved.state_dict().items())
     assert making.layout_of(tmp_path, "dense") == wins

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +128,34 @@ def test_a_prepared_step_starts_from_the_first_weights_again(sparse, batch, monk
     monkeypatch.setattr(Prepared, "forget", lambda self: None)
     with pytest.raises(Wrong):
         check(sparse, batch, "compile", amp=False)
+
+
+@pytest.mark.parametrize("off", [0, 1, 3, 4])
+def test_an_error_counts_when_it_is_there_on_every_batch(
+    off: int, sparse, batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activation within rounding of 0 spoils one batch, not four."""
+    images: list[Tensor] = []
+    stepped, exact = rightness._stepped, rightness._exact
+
+    def seen(
+        network: nn.Module, batch: rightness.Batch, mode: str, amp: bool
+    ) -> rightness._Stepped:
+        images.append(batch[0])
+        return stepped(network, batch, mode, amp)
+
+    def judged(*steps: Any) -> dict[str, float]:
+        if len(images) <= off:
+            raise Wrong(f"batch {len(images)}")
+        return exact(*steps)
+
+    monkeypatch.setattr(rightness, "_stepped", seen)
+    monkeypatch.setattr(rightness, "_exact", judged)
+    if off < 4:
+        assert check(sparse, batch, "eager", False)["update"] < 1e-3
+        assert len(images) == off + 1
+    else:
+        with pytest.raises(Wrong, match="batch 1"):
+            check(sparse, batch, "eager", False)
+    assert torch.equal(images[0], batch[0])
+    assert all(not torch.equal(a, b) for a, b in pairwise(images))

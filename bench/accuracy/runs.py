@@ -95,11 +95,9 @@ def run(
 
 def _loaded(plan: AccuracyPlan, device: str) -> Any:
     if plan.data == "imagenet":
-        if plan.take != (None, None):
-            raise ValueError("expected no --take with imagenet, whose images are streamed")
-        found = loading.stream(plan.data, plan.root, skip_unreadable=plan.skip_unreadable)
-        return found.to(device)
-    split = loading.load(plan.data, plan.root, skip_unreadable=plan.skip_unreadable)
+        split: Any = loading.stream(plan.data, plan.root, skip_unreadable=plan.skip_unreadable)
+    else:
+        split = loading.load(plan.data, plan.root, skip_unreadable=plan.skip_unreadable)
     if plan.take != (None, None):
         split = split.take(*plan.take)
     return split.to(device)
@@ -119,7 +117,7 @@ def data_facts(split: Any) -> dict[str, Any]:
     if facts is None:  # made by hand
         return {"train_images": len(split.train_y), "test_images": len(split.test_y)}
     told = {k: facts.to_dict()[k] for k in ("label", "digest", "train_images", "test_images")}
-    return told | {"augmentation": loading.AUGMENTATION if split.augments else None}
+    return told | {"augmentation": split.augmentation}
 
 
 def _line(run: Run, sitting: Sitting, run_id: str, checkpoint: Checkpoint) -> Line:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ LOSS, UPDATE, WEIGHTS = 1e-4, 2e-3, 1e-5  # relative, in float32
 FLOOR = 1e-5  # of the whole update: a bias before BatchNorm has a gradient of rounding alone
 AMP_FACTOR = 2.5  # of the twin's own error in bfloat16, over all parameters
 FACTOR = 4  # of the twin's own error in float32, each parameter's
+BATCHES = 4
+OTHERS = 2**20  # seeds that no batch of a comparison has
 TINY = 1e-30
 SLIPPED = "the optimizer moved weights by another update than the gradients ask for"
 Batch = tuple[Tensor, Tensor]
@@ -47,18 +50,43 @@ def check(sparse: nn.Module, batch: Batch, mode: str, amp: bool) -> dict[str, fl
     Raises:
         Wrong: something lies beyond its bound.
     """
-    twin = _Stepped(Stepper(to_dense(sparse), batch, plain=True), sparse)
-
-    def in_float64() -> _Stepped:
-        doubled = batch[0].double(), batch[1]
-        return _Stepped(Stepper(to_dense(sparse).double(), doubled, plain=True), sparse)
-
-    in_float32 = _stepped(sparse, batch, "eager" if amp else mode, False)
-    found = _exact(in_float32, twin, in_float64)
+    found = _exact_somewhere(sparse, batch, "eager" if amp else mode)
     if amp:
+        twin = _Stepped(Stepper(to_dense(sparse), batch, plain=True), sparse)
         yardstick = _Stepped(Stepper(to_dense(sparse), batch, amp=True, plain=True), sparse)
         found |= _rough(_stepped(sparse, batch, mode, True), yardstick, twin)
     return found
+
+
+def _exact_somewhere(sparse: nn.Module, batch: Batch, mode: str) -> dict[str, float]:
+    """Compare in float32 on this batch; on others too, if it is off there.
+
+    Where an activation lies within rounding of 0, ReLU lets one step see it and the other not,
+    and the gradients differ by what hangs on it: ResNet-20 was off by 1 %, torch by 0.7 %, on one
+    batch of three, and by 2e-5 on another. An error of ours is there on every batch.
+
+    Raises:
+        Wrong: off on all of them; the text is of the first.
+    """
+    errors: list[Wrong] = []
+    for number in range(BATCHES):
+        images = batch[0]
+        if number:
+            generator = torch.Generator().manual_seed(OTHERS + number)
+            images = torch.empty_like(images).copy_(torch.randn(images.shape, generator=generator))
+        other = images, batch[1]
+        twin = _Stepped(Stepper(to_dense(sparse), other, plain=True), sparse)
+        try:
+            ours = _stepped(sparse, other, mode, False)
+            return _exact(ours, twin, partial(_in_float64, sparse, other))
+        except Wrong as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _in_float64(sparse: nn.Module, batch: Batch) -> _Stepped:
+    doubled = batch[0].double(), batch[1]
+    return _Stepped(Stepper(to_dense(sparse).double(), doubled, plain=True), sparse)
 
 
 class _Stepped:
