@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# pytests that tests start are no workers of ours: pytest-benchmark would not measure in them
+for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+    del os.environ[_name]
 
 # `pytest-benchmark compare` loads this file too, in environments without the extra "test".
 with contextlib.suppress(ModuleNotFoundError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +23,10 @@ from bench.step_table import (
     WGRAD,
 )
 from bench.stepping.kinds import kernel_kind, kind_of
-from bench.stepping.memory import Peak
 from bench.stepping.spent import sparse_keys, spent
 from bench.stepping.stepper import Stepper
+
+ROOT = Path(__file__).parents[1]
 
 NODE = "autograd::engine::evaluate_function: "
 OURS = NODE + "GeneratedBackwardFor_hrbp_fprop_defaultBackward"
@@ -126,8 +130,15 @@ def one_thread():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells it")
 def test_the_peak_is_that_of_what_was_taken_since() -> None:
-    peak = Peak("cpu")
-    held = torch.ones(40 * 2**20 // 4)
-    del held
-    assert 35 * 2**20 < peak.bytes() < 400 * 2**20
-    assert "process" in peak.what
+    """In a fresh process, as a comparison's: one that was larger before has a higher mark."""
+    code = (
+        "import torch\nfrom bench.stepping.memory import Peak\n"
+        "peak = Peak('cpu')\nheld = torch.ones(40 * 2**20 // 4)\ndel held\n"
+        "print(peak.bytes(), peak.what)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    held, what = done.stdout.split(" ", 1)
+    assert 35 * 2**20 < int(held) < 400 * 2**20
+    assert "process" in what
