@@ -112,8 +112,7 @@ def _replaced(
 ) -> nn.Module:
     if run.arm == GROUPED:
         return grouped(conv, density)
-    assert scores is not None
-    assert run.arm in MASKED
+    assert scores is not None  # the layers that get a density are those that get scores
     mask = regroup(scores, density, **plan.options(run))
     assert isinstance(mask, WeightMask)
     return MaskedConv2d(_rescaled(conv, mask.kept) if plan.rescale else conv, mask.kept)

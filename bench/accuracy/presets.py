@@ -14,7 +14,7 @@ _PAPER = (
 
 PRESETS: Mapping[str, AccuracyPlan] = {
     "digits": AccuracyPlan(),
-    # 12 epochs with what training.md calls a smoke gate: dense less sparse under 2 points
+    # short enough for a lent GPU; runs that are left go on in another call. Not yet timed on one.
     "cifar10-short": AccuracyPlan(
         data="cifar10", model="resnet18", arms=_PAPER, densities=(0.25,), seeds=4, epochs=16,
         batch=512, lr=0.4, block=(32, 32), smoothing=0.1, precision="bfloat16",

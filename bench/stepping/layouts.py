@@ -19,11 +19,11 @@ ROUNDS = 3
 LONG_S = 1.0  # of a step: one round will do
 
 
-def in_layout(network: nn.Module, batch: tuple[Tensor, Tensor], layout: str) -> Stepper:
+def in_layout(network: nn.Module, batch: tuple[Tensor, Tensor], layout: str, amp: bool) -> Stepper:
     """Return an eager stepper of the network, which is moved there, and of the batch's images."""
     form = LAYOUTS[layout]
     moved = network.to(memory_format=form)  # type: ignore[call-overload]
-    return Stepper(moved, (batch[0].contiguous(memory_format=form), batch[1]))
+    return Stepper(moved, (batch[0].contiguous(memory_format=form), batch[1]), amp=amp)
 
 
 def step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], amp: bool) -> dict[str, float]:
@@ -33,9 +33,7 @@ def step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], amp: bool) ->
     order = list(LAYOUTS)
     for _ in range(ROUNDS):
         for name in order:
-            stepper = in_layout(trial, batch, name)
-            stepper.amp = amp
-            found[name].append(stepper.timed(2)[-1])
+            found[name].append(in_layout(trial, batch, name, amp).timed(2)[-1])
         order.reverse()
         if max(map(max, found.values())) > LONG_S:
             break
