@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench.gating import decide as deciding
+from bench.gating.course import Course
 from bench.gating.decide import decide
 from bench.gating.readings import Trial
 from bench.gating.unrest import LEAST_CELLS, WILD, unrest, wild
@@ -113,3 +114,16 @@ def test_without_the_rule_all_cells_would_be_suspected(monkeypatch: pytest.Monke
     source = Script(dict.fromkeys(NAMES, rough(2)))
     assert all(each.fresh for each in decide(NAMES, source, RULE).values())
     assert len(source.asked) >= RULE.screen + RULE.looks[0]
+
+
+def test_what_was_weighed_with_a_dropped_trial_is_weighed_anew() -> None:
+    """As many trials as before, and others: the old row must not stand."""
+    course = Course()
+    wrong, rest = timed(0.4, 0.3), [timed(0.001), timed(-0.001)]
+    for reading in (wrong, *rest):
+        course.add(reading)
+    assert course.row(RULE)["high"] > 0.1
+    course.drop({"a": wrong})
+    course.add(timed(0.0))
+    assert course.row(RULE)["high"] < 0.01
+    assert (len(course.screen), course.restless) == (3, 1)
