@@ -26,7 +26,7 @@ IMPLS = {name: SimpleNamespace(prepare=call) for name, call in list(globals().it
          if callable(call) and getattr(call, "__module__", "") == __name__}
 plain_, hangs_ = (IMPLS[n] for n in ("plain", "hangs"))
 """
-LIMIT_S = 5
+LIMIT_S = 10  # a busy machine's first convolution once took longer than 5
 
 
 @pytest.fixture
@@ -61,4 +61,5 @@ def test_one_that_hangs_costs_itself_alone(site, tmp_path) -> None:
     assert lines["rival_hangs"]["reason"] == took
     for name in ("dense", "rival_plain", "block_sparse"):
         assert lines[name]["status"] == "ok"
-    assert done.stdout.count("note: ") == 2, "it was tried twice"
+    tried = [line for line in done.stdout.splitlines() if "a step of rival_hangs took" in line]
+    assert len(tried) == 2, done.stdout
