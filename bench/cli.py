@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import (
     cli_accuracy,
     cli_breakeven,
+    cli_completion,
     cli_convert,
     cli_device,
     cli_export,
@@ -33,7 +34,7 @@ from bench.records import WorkerError
 
 app = typer.Typer(
     help="Measure block-sparse convolution against dense and against other sparse forms.",
-    no_args_is_help=True,
+    add_completion=False,  # typer's completes programs, not modules
     pretty_exceptions_enable=False,
 )
 cli_device.register(app)
@@ -47,6 +48,16 @@ cli_convert.register(app)
 cli_step.register(app)
 cli_tune.register(app)
 cli_history.register(app)
+cli_completion.register(app)
+
+
+PANELS = {  # how --help shows them
+    "Begin": ("doctor", "list", "run", "report"),
+    "Decide": ("accuracy", "step", "breakeven", "convert", "quality"),
+    "Guard": ("gate", "promote", "trend", "export"),
+    "Look closer": ("profile", "ceilings", "check", "tune"),
+    "Shell": ("completion",),
+}
 
 
 class Exit:
@@ -70,7 +81,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def main() -> None:
     """Run the command line."""
-    app()
+    cli_completion.answer_shells()
+    app(complete_var=cli_completion.VARIABLE)
+
+
+@app.callback(invoke_without_command=True)
+def greet(context: typer.Context) -> None:
+    """Measure block-sparse convolution against dense and against other sparse forms."""
+    if context.invoked_subcommand is None:
+        from bench import greeting
+
+        greeting.greet(Console())
 
 
 @contextmanager
@@ -231,3 +252,20 @@ def doctor() -> None:
     found = examining.findings()
     examining.render(found, Console())
     raise typer.Exit(examining.exit_code(found))
+
+
+def _arrange() -> None:
+    """Order the commands as a user meets them, under the names of ``PANELS``."""
+    places = {name: (panel, at) for panel, names in PANELS.items() for at, name in enumerate(names)}
+    order = list(PANELS)
+    for command in app.registered_commands:
+        command.name = command.name or command.callback.__name__  # type: ignore[union-attr]
+        command.rich_help_panel = places[command.name][0]
+        told = " ".join(str(command.callback.__doc__).split())  # a sentence here, all of it there
+        command.short_help = told.split(". ")[0].split(": ")[0].rstrip(".") + "."
+    app.registered_commands.sort(
+        key=lambda each: (order.index(places[str(each.name)][0]), places[str(each.name)][1])
+    )
+
+
+_arrange()
