@@ -159,7 +159,8 @@ def _check_ways(
     if len(ways) != 1 or len(stored) == 1:
         print(
             "error: expected --base-rev REV, --promoted NAME, --base DIR and --head DIR, or "
-            f"--self-test; got {', '.join(ways) or 'none of them'}",
+            f"--self-test; got {', '.join(ways) or 'none of them'}; the working tree against the "
+            "last commit: python -m bench gate --base-rev HEAD",
             file=sys.stderr,
         )
         raise typer.Exit(2)

@@ -50,6 +50,7 @@ ACCURACY = "accuracy.jsonl"
 ACCURACY_KEY = "run_id"
 LOCK = ".lock"
 LOCK_PID = ".lock.pid"
+MEASURE = "to measure: python -m bench run --out"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_results(folder: Path | str) -> Results:
     folder = _existing_folder(folder)
     path = folder / RESULTS
     if not path.exists():
-        raise StoreError(f"expected {RESULTS} in {folder}, got none")
+        raise StoreError(f"expected {RESULTS} in {folder}, got none; {MEASURE} {folder}")
     results = _load(folder)
     if not results.measurements:
         got = "only a torn line" if results.torn else "an empty file"

@@ -55,7 +55,10 @@ def rehearse_again(
 def _stored(folder: Path) -> dict[str, Any]:
     found = read_json(folder / SELF_TEST)
     if found is None:
-        raise ValueError(f"expected {SELF_TEST} in {folder}, got none")
+        raise ValueError(
+            f"expected {SELF_TEST} in {folder}, got none; "
+            f"to make it: python -m bench gate --self-test --out {folder}"
+        )
     return found
 
 
