@@ -105,8 +105,8 @@ def test_two_four_is_run_at_its_one_density():
 
 def test_the_preset_trains_dense_once_a_seed():
     todo = PRESETS["digits"].runs()
-    assert len(todo) == len(set(todo)) == 30
-    assert sum(each.arm == "dense" for each in todo) == 3
+    assert len(todo) == len(set(todo)) == 35
+    assert sum(each.arm == "dense" for each in todo) == 5
 
 
 def test_a_run_is_named_by_what_concerns_it():
