@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,7 @@ def accuracy(
     Exits 0, 2 usage, 130 interrupted.
 
     Example: python -m bench accuracy --preset digits --out results/quick
+    On several GPUs: torchrun --nproc-per-node 8 -m bench accuracy --preset imagenet --root DIR
     """
     given: dict[str, Any] = {
         "data": data, "root": None if root is None else str(root), "model": model,
@@ -66,7 +68,9 @@ def accuracy(
     }  # fmt: skip
     with sentences(KEPT):
         from bench.accuracy.command import make_plan, train_plan
+        from bench.accuracy.place import place_of
 
+        first = place_of(os.environ).first
         plan = make_plan(
             preset,
             arms=split(arms, "arms", str),
@@ -77,6 +81,8 @@ def accuracy(
         )
         with bar("runs") as progress:
             runs = train_plan(plan, out, progress, checkpoint_every)
+    if not first:
+        return
     bad = [r for r in runs if r["status"] != "ok"]
     print(f"{out}: {len(runs)} runs, {len(bad)} without an accuracy")
     for each in bad:

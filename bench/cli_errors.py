@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,14 @@ def sentences(kept: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{_speaker()}error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from error
     except KeyboardInterrupt:
         print(f"\ninterrupted; {kept}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _speaker() -> str:
+    """Return who speaks, in a process of torchrun: others may have another error to tell."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return "" if alone else f"rank {os.environ.get('RANK', '?')}: "

@@ -30,12 +30,16 @@ def pick_device(wanted: str) -> str:
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def use_all_cores() -> int:
     """Set torch's threads to the cores this process may use, and return their number."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 else threads
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else cores()
     torch.set_num_threads(threads)
     return threads
 

@@ -84,7 +84,7 @@ def test_a_plan_that_cannot_be_run_is_refused(change, words):
 def test_what_the_network_cannot_have_is_refused_before_anything_is_trained(
     change, words, tmp_path, quick, monkeypatch
 ):
-    monkeypatch.setattr(runs, "_line", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(runs, "line_of", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match=words):
         run(replace(TINY, **change), tmp_path, environment_id="here")
 
@@ -186,7 +186,7 @@ def test_a_sweep_goes_on_where_it_stopped(sweep, tmp_path, quick, monkeypatch):
     path.write_bytes(content)
     trained = []
     monkeypatch.setattr(
-        runs, "_line", lambda each, _, run_id, __: trained.append(each) or made(each, run_id)
+        runs, "line_of", lambda each, _, run_id, __: trained.append(each) or made(each, run_id)
     )
 
     def made(each, run_id):

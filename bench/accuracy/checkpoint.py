@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bench.accuracy.ranks import ALONE, Team
 from bench.jsonl import make_folder
 
 FOLDER = "checkpoints"
@@ -42,23 +43,24 @@ class Checkpoint:
         fresh.replace(self.path)
         self._last = time.monotonic()
 
-    def load(self, device: str) -> dict[str, Any] | None:
+    def load(self, device: str, team: Team = ALONE) -> dict[str, Any] | None:
         """Return the state; None where there is none, or one that cannot be read.
 
-        A file that is torn costs its epochs, not the sweep.
+        A file that is torn costs its epochs, not the sweep. The first rank of a team reads.
         """
+        held = team.decided(self._held)
+        return None if held is None else _state_of(held, device)
+
+    def _held(self) -> bytes | None:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            held = self.path.read_bytes()
+            _state_of(held, "cpu")
         except Exception as error:  # torch raises what its readers raise: a dozen kinds
             print(f"{self.path}: cannot be read ({error}); this run starts again")
             return None
-        # random states live on the CPU wherever the network is
-        for name in ("generator", "torch"):
-            state[name] = state[name].cpu()
-        state["cuda"] = [each.cpu() for each in state["cuda"]]
-        return state  # type: ignore[no-any-return]
+        return held
 
     def drop(self) -> None:
         """Remove it, and its folder when that is empty."""
@@ -66,3 +68,12 @@ class Checkpoint:
         self.path.with_suffix(".new").unlink(missing_ok=True)
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
+
+
+def _state_of(held: bytes, device: str) -> dict[str, Any]:
+    state = torch.load(io.BytesIO(held), map_location=device, weights_only=True)
+    # random states live on the CPU wherever the network is
+    for name in ("generator", "torch"):
+        state[name] = state[name].cpu()
+    state["cuda"] = [each.cpu() for each in state["cuda"]]
+    return state  # type: ignore[no-any-return]

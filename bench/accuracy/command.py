@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bench.accuracy.place import Place
 from bench.accuracy.plan import AccuracyPlan
 from bench.accuracy.presets import PRESETS
+from bench.accuracy.ranks import joined
 from bench.accuracy.runs import run
 from bench.allocator import keep_freed_memory
-from bench.environment import environment, pick_device, use_all_cores
+from bench.environment import cores, environment, pick_device, use_all_cores
 from bench.store import Store
 
 
@@ -38,17 +43,40 @@ def train_plan(
     progress: Callable[[int, int, str], None],
     checkpoint_s: float,
 ) -> list[dict[str, Any]]:
-    """Train what is missing in ``out``; return the line of every run of the plan."""
-    use_all_cores()
-    keep_freed_memory()
-    with Store(out) as store:  # the lock also keeps a second trainer out
-        name = store.add_environment(environment(plan.device))
+    """Train what is missing in ``out``; return the line of every run of the plan.
+
+    Every process that torchrun started calls this; the first alone writes, and has ``progress``
+    called.
+    """
+    with joined(plan.device) as team, ExitStack() as stack:
+        plan.check_ranks(team.place.ranks)
+        share_cores(team.place)
+        keep_freed_memory()
+
+        def opened() -> str:
+            store = stack.enter_context(Store(out))  # the lock also keeps a second trainer out
+            return store.add_environment(environment(plan.device))
+
+        name = team.decided(opened)
         clock = Clock(time.monotonic)
 
         def tell(done: int, total: int, line: dict[str, Any]) -> None:
             progress(done, total, f"{told(line)}{clock.left(done, total)}")
 
-        return run(plan, out, environment_id=name, progress=tell, checkpoint_s=checkpoint_s)
+        return run(
+            plan, out, environment_id=name, progress=tell if team.place.first else None,
+            checkpoint_s=checkpoint_s, team=team,
+        )  # fmt: skip
+
+
+def share_cores(place: Place) -> int:
+    """Set torch's threads to this process's share of the machine's cores, and return them."""
+    threads = use_all_cores()
+    if place.local_ranks > 1:
+        # OMP_NUM_THREADS counts for one rank, but no more than its share
+        threads = min(threads, place.cores(cores()))
+        torch.set_num_threads(threads)
+    return threads
 
 
 def told(line: dict[str, Any]) -> str:

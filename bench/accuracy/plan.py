@@ -167,6 +167,18 @@ class AccuracyPlan:
                 f"expected density 0.5 for two_four, which has no other; got {list(self.densities)}"
             )
 
+    def check_ranks(self, ranks: int) -> None:
+        """Refuse a batch that so many processes cannot share: each normalises by its own images.
+
+        Raises:
+            ValueError: fewer than two images for each.
+        """
+        if ranks > 1 and self.batch < 2 * ranks:
+            raise ValueError(
+                f"expected a batch of at least {2 * ranks} images, two for each of {ranks} ranks, "
+                f"got {self.batch}"
+            )
+
     @property
     def network(self) -> str:
         """The name of the network that is trained."""
@@ -187,11 +199,14 @@ class AccuracyPlan:
             ]
         return runs
 
-    def recipe(self, run: Run, device: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    def recipe(
+        self, run: Run, device: str, data: Mapping[str, Any], ranks: int = 1
+    ) -> dict[str, Any]:
         """Return how ``run`` is made, as plain JSON types.
 
         Args:
             device: "cpu" or "cuda". data: what is known of the images.
+            ranks: processes that share each batch; BatchNorm sees a share alone.
 
         What says how its pattern is made (method, block, balance, coverage, scores, dst) stands
         there for the arms that it concerns; the rest is the same for every arm.
@@ -212,6 +227,8 @@ class AccuracyPlan:
             "test_images": data["test_images"],
             "device": device,
         }
+        if ranks > 1:
+            recipe["ranks"] = ranks
         if run.arm == DENSE:
             return recipe
         # every sparse arm has the densities that blocks leave its layers
@@ -237,7 +254,7 @@ class AccuracyPlan:
             options |= {"balance": self._balance(run.arm), "coverage": self.coverage}
         return options
 
-    def run_id(self, run: Run, device: str, data: Mapping[str, Any]) -> str:
+    def run_id(self, run: Run, device: str, data: Mapping[str, Any], ranks: int = 1) -> str:
         """Name ``run`` by its recipe, the same on every machine."""
         return digest(
             {
@@ -246,7 +263,7 @@ class AccuracyPlan:
                 "seed": run.seed,
                 "data": self.data,
                 "model": self.network,
-                "recipe": self.recipe(run, device, data),
+                "recipe": self.recipe(run, device, data, ranks),
             }
         )
 

@@ -11,30 +11,42 @@ from torch import Tensor, nn
 
 from bench.accuracy import train
 from bench.accuracy.plan import AccuracyPlan
+from bench.accuracy.ranks import ALONE, Team
 
 STEP_WARM_UP = 3
 STEP_LR = 1e-4  # timed steps follow the training: small ones keep the weights finite
 
 
 def step_times(
-    dense: nn.Module, sparse: nn.Module, batch: tuple[Tensor, Tensor], plan: AccuracyPlan
+    dense: nn.Module,
+    sparse: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    plan: AccuracyPlan,
+    team: Team = ALONE,
 ) -> dict[str, list[float]]:
     """Return seconds of whole training steps of both networks, alternating, after a warm-up.
 
     The order turns every round, so that neither always follows the other. Both train on one
     and the same batch; ``dense`` is copied, ``sparse`` moves on by small steps.
 
+    All ranks of a team step together, each on a batch of its own; a step then holds the
+    exchange of gradients, and starts when all have come to it.
+
+    Args:
+        sparse: as the team wraps it.
+
     Returns:
         {"dense_s": [...], "sparse_s": [...]}: as many each as ``plan.step_rounds``, in order.
     """
     steps = {
-        "dense_s": _stepper(copy.deepcopy(dense), plan, *batch),
+        "dense_s": _stepper(team.wrap(copy.deepcopy(dense)), plan, *batch),
         "sparse_s": _stepper(sparse, plan, *batch),
     }
     samples: dict[str, list[float]] = {name: [] for name in steps}
     with train.deterministic(plan.deterministic):
         for number in range(-STEP_WARM_UP, plan.step_rounds):
             for name in sorted(steps, reverse=bool(number % 2)):
+                team.meet()
                 seconds = _timed(steps[name], batch[0].is_cuda)
                 if number >= 0:
                     samples[name].append(seconds)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.accuracy.plan import AccuracyPlan
+from bench.accuracy.ranks import ALONE, Team
 from hrbp_core.dynamic import DynamicSparsity
 
 Batch = tuple[Tensor, Tensor]
@@ -105,13 +106,18 @@ class Training:
     Args:
         images: training images of an epoch.
         mover: makes what moves the pattern, of (network, optimizer, steps).
+        team: the processes that train it; each has its share of ``data``, and all call alike.
+
+    Attributes:
+        model: what is called in a step: the network, or what wraps it for the team.
     """
 
     def __init__(
         self, network: nn.Module, data: Data, plan: AccuracyPlan, seed: int, images: int,
-        mover: Mover = lambda *_: None,
+        mover: Mover = lambda *_: None, team: Team = ALONE,
     ) -> None:  # fmt: skip
         self.network, self.data, self.plan = network, data, plan
+        self.team, self.seed, self.model = team, seed, team.wrap(network)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = make_optimizer(network, plan, plan.lr)
         steps = plan.epochs * math.ceil(images / plan.batch)
@@ -142,25 +148,35 @@ class Training:
 
     def _epoch(self) -> None:
         plan, total, steps = self.plan, None, 0
-        self.network.train()
+        self.model.train()
+        self._seed_dropout()
         for images, labels in self.data.train_batches(
             plan.batch, self.generator, augment=self.data.augments
         ):
-            loss = step(self.network, self.optimizer, plan, images, labels)
+            loss = step(self.model, self.optimizer, plan, images, labels)
             if self.dst is not None:
                 self.dst.step()
             self.schedule.step()
             total = loss if total is None else total + loss
             steps += 1
         assert total is not None
-        mean = total.item() / steps
+        mean = self.team.mean(total.item() / steps)
         if not math.isfinite(mean):
             self.outcome.reason = (
                 f"the loss was {mean:g} in epoch {self.epoch + 1} of {plan.epochs}"
             )
             return
         self.outcome.losses.append(mean)
-        self.outcome.curve.append(accuracy(self.network, self.data, plan))
+        self.team.average_statistics(self.network)
+        self.outcome.curve.append(accuracy(self.network, self.data, plan, self.team))
+
+    def _seed_dropout(self) -> None:
+        """Let each rank drop other units; a checkpoint holds the first rank's state alone."""
+        if self.team.many:
+            place = self.team.place
+            torch.manual_seed(
+                (self.seed * self.plan.epochs + self.epoch) * place.ranks + place.rank
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the rest of the training depends on."""
@@ -192,8 +208,11 @@ class Training:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: Data, plan: AccuracyPlan) -> float:
-    """Return the fraction of the test images that ``network`` names rightly, in eval mode."""
+def accuracy(network: nn.Module, data: Data, plan: AccuracyPlan, team: Team = ALONE) -> float:
+    """Return the fraction of the test images that ``network`` names rightly, in eval mode.
+
+    Of a team each tests its own share, and all get the whole fraction.
+    """
     network.eval()
     right, seen = 0, 0
     half = plan.precision == "bfloat16"
@@ -201,7 +220,8 @@ def accuracy(network: nn.Module, data: Data, plan: AccuracyPlan) -> float:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             right += (network(images).argmax(1) == labels).sum()  # type: ignore[assignment]
         seen += len(labels)
-    return int(right) / seen
+    right, seen = team.sums(int(right), seen)
+    return right / seen
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -8,7 +8,7 @@
         ...
 
 :class:`Split` holds everything on its device; :class:`Stream` (ImageNet) reads as it goes. Both
-have ``facts``, ``augments``, ``to``, ``take``, ``train_batches`` and ``test_batches``.
+have ``facts``, ``augments``, ``to``, ``take``, ``shard``, ``train_batches`` and ``test_batches``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from bench.accuracy.data.augment import AUGMENTATION
 from bench.accuracy.data.bundled import SPLIT_SEED, digits, digits_rows
 from bench.accuracy.data.facts import SPECS, DataError, Facts
-from bench.accuracy.data.loading import load, stream
+from bench.accuracy.data.loading import decoders, load, stream
 from bench.accuracy.data.split import Split
 from bench.accuracy.data.stream import Stream
 
@@ -28,6 +28,7 @@ __all__ = [
     "Facts",
     "Split",
     "Stream",
+    "decoders",
     "digits",
     "digits_rows",
     "load",

@@ -81,13 +81,14 @@ def stream(
         name,
         spec,
         folder,
-        workers=_cores() if workers is None else workers,
+        workers=decoders() if workers is None else workers,
         skip_unreadable=skip_unreadable,
         size=size,
     )
 
 
-def _cores() -> int:
+def decoders() -> int:
+    """Return how many processes decode a stream: one a core, 16 at most."""
     affinity = getattr(os, "sched_getaffinity", None)
     return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_WORKERS)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bench.accuracy.data.augment import AUGMENTATION, crop_and_flip, draw
+from bench.accuracy.data.augment import AUGMENTATION, Draws, crop_and_flip, draw
 from bench.accuracy.data.facts import LARGEST, DataError, Facts, channel_moments, content_digest
+from bench.accuracy.data.share import WHOLE, Share
 from bench.accuracy.data.subset import stratified
 
 Batch = tuple[Tensor, Tensor]
@@ -27,6 +28,7 @@ class Split:
         train_x, test_x: uint8 or float32 [images, channels, height, width], channels_last.
         train_y, test_y: int64 [images].
         facts: what was loaded; None of a split that was made by hand.
+        share: whose part of each batch is made; all of it, unless several processes train.
     """
 
     train_x: Tensor
@@ -34,6 +36,7 @@ class Split:
     test_x: Tensor
     test_y: Tensor
     facts: Facts | None = None
+    share: Share = WHOLE
     _moments: tuple[Tensor, Tensor] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -60,8 +63,18 @@ class Split:
         """Return the split with all tensors on ``device``."""
         return Split(
             self.train_x.to(device), self.train_y.to(device),
-            self.test_x.to(device), self.test_y.to(device), self.facts,
+            self.test_x.to(device), self.test_y.to(device), self.facts, self.share,
         )  # fmt: skip
+
+    def shard(self, rank: int, ranks: int) -> Split:
+        """Return the split whose batches are process ``rank``'s part of the whole ones.
+
+        All chance is drawn for the whole batch, by equal generators on every rank.
+
+        Raises:
+            DataError: a rank that is not in 0 ... ranks - 1.
+        """
+        return replace(self, share=Share(rank, ranks))
 
     def normalised(self, x: Tensor) -> Tensor:
         """Return images [n, C, H, W] as float32, by the training images' mean and deviation.
@@ -85,17 +98,24 @@ class Split:
             rows: int64 [n], on any device.
             generator: on the CPU; draws the crops and mirrors, nothing without ``augment``.
 
+        Of a split that was sharded, only the share's images come.
+
         Raises:
             DataError: ``augment`` without a generator, or of images that it would spoil.
         """
-        rows = rows.to(self.train_x.device)
+        mine = self.share.of_batch(len(rows)) if self.share.ranks > 1 else None
+        count = len(rows)
+        rows = (rows if mine is None else rows[mine.to(rows.device)]).to(self.train_x.device)
         images = self.train_x[rows]
         if augment:
             if generator is None:
                 raise DataError("expected a generator to augment with, got None")
             if not self.augments:
                 raise DataError(f"expected uint8 images to augment, got {images.dtype}")
-            images = crop_and_flip(images, draw(len(rows), generator))
+            draws = draw(count, generator)
+            if mine is not None:
+                draws = Draws(*(each[mine] for each in draws))
+            images = crop_and_flip(images, draws)
         return self.normalised(images), self.train_y[rows]
 
     def train_batches(
@@ -109,8 +129,12 @@ class Split:
             yield self.batch(rows, generator, augment)
 
     def test_batches(self, batch: int = TEST_BATCH) -> Iterator[Batch]:
-        """Yield all test images in order, normalised, never augmented."""
-        for images, labels in zip(self.test_x.split(batch), self.test_y.split(batch), strict=True):
+        """Yield all test images (of the share) in order, normalised, never augmented."""
+        x, y = self.test_x, self.test_y
+        if self.share.ranks > 1:
+            mine = self.share.of_tests(len(y)).to(y.device)
+            x, y = x[mine], y[mine]
+        for images, labels in zip(x.split(batch), y.split(batch), strict=True):
             yield self.normalised(images), labels
 
     def take(self, train: int | None = None, test: int | None = None) -> Split:
@@ -128,7 +152,7 @@ class Split:
         test_rows = stratified(self.test_y, test, "test")
         taken = Split(
             self.train_x[train_rows], self.train_y[train_rows],
-            self.test_x[test_rows], self.test_y[test_rows], self.facts,
+            self.test_x[test_rows], self.test_y[test_rows], self.facts, self.share,
         )  # fmt: skip
         if self.facts is None or (train is None and test is None):
             return taken

@@ -16,6 +16,7 @@ from bench.accuracy.data.facts import LARGEST, DataError, Facts, Spec
 from bench.accuracy.data.images import named
 from bench.accuracy.data.layouts import FOLDERS
 from bench.accuracy.data.listing import Files, list_files, listing_digest
+from bench.accuracy.data.share import WHOLE, Share
 from bench.accuracy.data.split import Batch
 from bench.accuracy.data.subset import stratified
 
@@ -51,6 +52,7 @@ class Stream:
         skip_unreadable: leave images out that cannot be read, instead of stopping; their
             batches are smaller.
         unreadable: what was left out, as far as it was met, with the reason.
+        share: whose part of each batch is read; all of it, unless several processes train.
     """
 
     train: Files
@@ -60,6 +62,7 @@ class Stream:
     device: str = "cpu"
     skip_unreadable: bool = False
     unreadable: set[str] = field(default_factory=set)
+    share: Share = WHOLE
 
     @property
     def facts(self) -> Facts:
@@ -79,6 +82,16 @@ class Stream:
     def to(self, device: str) -> Stream:
         """Return the stream with its batches on ``device``."""
         return replace(self, device=device)
+
+    def shard(self, rank: int, ranks: int) -> Stream:
+        """Return the stream that decodes process ``rank``'s part of the whole batches alone.
+
+        The epoch's chance is drawn for all images, by equal generators on every rank.
+
+        Raises:
+            DataError: a rank that is not in 0 ... ranks - 1.
+        """
+        return replace(self, share=Share(rank, ranks), unreadable=set())
 
     def take(self, train: int | None = None, test: int | None = None) -> Stream:
         """Return a smaller stream: the first images of each class, as ``Split.take`` does.
@@ -111,26 +124,39 @@ class Stream:
             augment: random resized crops and mirror images; else the central crop.
 
         Raises:
-            DataError: an unreadable image, when it is not to be skipped.
+            DataError: an unreadable image, when it is not to be skipped; none but such in a
+                share, for which the other processes would wait.
         """
         count = len(self.train.labels)
         order = torch.randperm(count, generator=generator).tolist()
         if not augment:
-            return self._batches(self.train, [Key(r, CENTRAL, False) for r in order], batch)
+            keys = [Key(r, CENTRAL, False) for r in order]
+            return self._batches(self.train, self._mine(keys, batch), self.share.ranks > 1)
         seeds = torch.randint(0, 2**62, (count,), generator=generator).tolist()
         flips = torch.randint(0, 2, (count,), generator=generator).bool().tolist()
         keys = [Key(*each) for each in zip(order, seeds, flips, strict=True)]
-        return self._batches(self.train, keys, batch)
+        return self._batches(self.train, self._mine(keys, batch), self.share.ranks > 1)
 
     def test_batches(self, batch: int = 100) -> Iterator[Batch]:
-        """Return all test images in order: the central crop, normalised."""
-        rows = range(len(self.test.labels))
-        return self._batches(self.test, [Key(r, CENTRAL, False) for r in rows], batch)
+        """Return all test images (of the share) in order: the central crop, normalised."""
+        rows = self.share.of_tests(len(self.test.labels)).tolist()
+        keys = [Key(r, CENTRAL, False) for r in rows]
+        return self._batches(self.test, _cut(keys, batch))
 
-    def _batches(self, files: Files, keys: list[Key], batch: int) -> Iterator[Batch]:
+    def _mine(self, keys: list[Key], batch: int) -> list[list[Key]]:
+        """Return this share of each whole batch."""
+        whole = _cut(keys, batch)
+        if self.share.ranks == 1:
+            return whole
+        return [[each[n] for n in self.share.of_batch(len(each)).tolist()] for each in whole]
+
+    def _batches(
+        self, files: Files, batches: list[list[Key]], needed: bool = False
+    ) -> Iterator[Batch]:
+        """Yield the images of each list; ``needed``: at least one of each."""
         loader = DataLoader(
             Decoded(files, self.listed.shape[-1]),
-            batch_sampler=[keys[start : start + batch] for start in range(0, len(keys), batch)],
+            batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=self.device.startswith("cuda"),
@@ -140,6 +166,11 @@ class Stream:
         for pixels, labels, flips, notes in loader:
             self._check(notes, len(labels))
             if not len(labels):
+                if needed:
+                    raise DataError(
+                        f"expected a readable image in every rank's share of a batch, got none "
+                        f"of {len(notes)} on rank {self.share.rank}: {named(notes)}"
+                    )
                 continue
             images = pixels.to(self.device, non_blocking=True)
             mirrored = flips.to(self.device, non_blocking=True)[:, None, None, None]
@@ -167,6 +198,10 @@ class Decoded(torch.utils.data.Dataset[Item]):
         seed = None if key.seed == CENTRAL else key.seed
         pixels, note = pixels_of(path, self.size, seed)
         return Item(None if pixels is None else torch.from_numpy(pixels), label, key.flip, note)
+
+
+def _cut(keys: list[Key], batch: int) -> list[list[Key]]:
+    return [keys[start : start + batch] for start in range(0, len(keys), batch)]
 
 
 def _stacked(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
