@@ -50,6 +50,7 @@ def accuracy(
     take: Annotated[str | None, typer.Option(help="Training, test images: 5000,1000.")] = None,
     skip_unreadable: Annotated[bool, typer.Option(help="Count bad images, go on.")] = False,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds, at least.")] = 20.0,
+    beside: Annotated[str, typer.Option(help="Runs trained at once: 1, 2, ..., auto.")] = "1",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the same network dense and sparse, and keep accuracy and step times.
@@ -67,9 +68,10 @@ def accuracy(
         "precision": {None: None, True: "bfloat16", False: "float32"}[amp],
     }  # fmt: skip
     with sentences(KEPT):
-        from bench.accuracy.command import make_plan, train_plan
+        from bench.accuracy.command import beside_of, make_plan, train_plan
         from bench.accuracy.place import place_of
 
+        at_once = beside_of(beside)
         first = place_of(os.environ).first
         plan = make_plan(
             preset,
@@ -80,7 +82,7 @@ def accuracy(
             **given,
         )
         with bar("runs") as progress:
-            runs = train_plan(plan, out, progress, checkpoint_every)
+            runs = train_plan(plan, out, progress, checkpoint_every, at_once)
     if not first:
         return
     bad = [r for r in runs if r["status"] != "ok"]

@@ -15,7 +15,7 @@ from bench.accuracy.place import Place
 from bench.accuracy.plan import AccuracyPlan
 from bench.accuracy.presets import PRESETS
 from bench.accuracy.ranks import joined
-from bench.accuracy.runs import run
+from bench.accuracy.runs import check_beside, run
 from bench.allocator import keep_freed_memory
 from bench.environment import cores, environment, pick_device, use_all_cores
 from bench.store import Store
@@ -37,11 +37,25 @@ def make_plan(preset: str | None, **changes: Any) -> AccuracyPlan:
     return replace(plan, **given)
 
 
+def beside_of(text: str) -> int | None:
+    """Return what ``--beside`` says; None: as many runs at once as there is room for.
+
+    Raises:
+        ValueError: neither a number from 1 on, nor auto.
+    """
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise ValueError(f"expected --beside as an int >= 1 or auto, got {text!r}")
+    return int(text)
+
+
 def train_plan(
     plan: AccuracyPlan,
     out: Path,
     progress: Callable[[int, int, str], None],
     checkpoint_s: float,
+    beside: int | None = 1,
 ) -> list[dict[str, Any]]:
     """Train what is missing in ``out``; return the line of every run of the plan.
 
@@ -50,6 +64,7 @@ def train_plan(
     """
     with joined(plan.device) as team, ExitStack() as stack:
         plan.check_ranks(team.place.ranks)
+        check_beside(beside, plan, team)
         share_cores(team.place)
         keep_freed_memory()
 
@@ -65,7 +80,7 @@ def train_plan(
 
         return run(
             plan, out, environment_id=name, progress=tell if team.place.first else None,
-            checkpoint_s=checkpoint_s, team=team,
+            checkpoint_s=checkpoint_s, team=team, beside=beside,
         )  # fmt: skip
 
 

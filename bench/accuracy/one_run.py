@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.accuracy import arms, models, train
 from bench.accuracy.checkpoint import Checkpoint
+from bench.accuracy.company import NOBODY, Company, Interrupted
 from bench.accuracy.names import DENSE, SCORELESS
 from bench.accuracy.plan import AccuracyPlan, Run
 from bench.accuracy.ranks import ALONE, Team
@@ -32,6 +33,7 @@ class Sitting:
     out: Path
     every_s: float
     team: Team = ALONE
+    company: Company = NOBODY
 
     @property
     def classes(self) -> int:
@@ -40,9 +42,10 @@ class Sitting:
 
     @property
     def share(self) -> Any:
-        """This rank's part of the split."""
+        """What this process trains on: its rank's part, with pauses for those beside it."""
         place = self.team.place
-        return self.split.shard(place.rank, place.ranks) if self.team.many else self.split
+        split = self.split.shard(place.rank, place.ranks) if self.team.many else self.split
+        return split if self.company is NOBODY else Interrupted(split, self.company.pause)
 
     def data(self) -> dict[str, Any]:
         """Return what a line says of the images."""
@@ -130,7 +133,10 @@ def _trained(run: Run, sitting: Sitting, checkpoint: Checkpoint) -> Line:
     facts = arms.arm_facts(network, dense, first[0], allocation)
     ok = outcome.reason is None
     weights = team.alike(train.weights_digest(network), "weights")
-    timed = ok and run.arm != DENSE
+    step = None
+    if ok and run.arm != DENSE:
+        with sitting.company.turn():
+            step = step_times(dense, training.model, first, plan, team)
     return {
         "accuracy": outcome.curve[-1] if ok else None,
         "status": "ok" if ok else "diverged",
@@ -146,7 +152,7 @@ def _trained(run: Run, sitting: Sitting, checkpoint: Checkpoint) -> Line:
         "explored": outcome.explored,
         "updates": outcome.updates,
         "weights": weights,
-        "step": step_times(dense, training.model, first, plan, team) if timed else None,
+        "step": step,
         "train_s": outcome.train_s,
     }
 

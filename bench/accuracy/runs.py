@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.accuracy import arms, models
 from bench.accuracy import data as loading
+from bench.accuracy.beside import trained
 from bench.accuracy.checkpoint import EVERY_S, Checkpoint
+from bench.accuracy.data.loading import STREAMED
 from bench.accuracy.names import DENSE
 from bench.accuracy.one_run import Line, Sitting, data_facts, line_of
-from bench.accuracy.plan import AccuracyPlan
+from bench.accuracy.plan import AccuracyPlan, Run
 from bench.accuracy.ranks import ALONE, Team
 from bench.environment import pick_device
 from bench.jsonl import append_line, read_lines
 from bench.store import ACCURACY, ACCURACY_KEY
 
+Made = Generator[tuple[str, Line], None, None]  # run_id and line, as runs end
 Progress = Callable[[int, int, Line], None]
 
 
@@ -29,6 +35,7 @@ def run(
     progress: Progress | None = None,
     checkpoint_s: float = EVERY_S,
     team: Team = ALONE,
+    beside: int | None = 1,
 ) -> list[Line]:
     """Train what ``plan`` asks for and is not yet in ``out/accuracy.jsonl``.
 
@@ -38,6 +45,8 @@ def run(
         progress: called as (runs done, runs in all, line) after each run, stored ones included.
         checkpoint_s: seconds between two checkpoints of a run at least.
         team: the processes that train together; all of them call this alike.
+        beside: how many runs train at once, each in a process of its own; None: as many as the
+            device has room for. Torch's threads are for all of them together.
 
     Returns:
         The line of every run of the plan, in the plan's order, stored earlier or now.
@@ -49,25 +58,73 @@ def run(
         StoreError: ``accuracy.jsonl`` cannot be read or written.
     """
     plan.check_ranks(team.place.ranks)
+    beside = check_beside(beside, plan, team)
     device = pick_device(plan.device)
     path = Path(out) / ACCURACY
     stored = team.decided(lambda: _stored(path))
-    split = team.each(lambda: _loaded(plan, device, team), "the data")
+    where = device if beside == 1 else "cpu"  # the others' processes take it to the device
+    split = team.each(lambda: _loaded(plan, where, team), "the data")
     sitting = Sitting(plan, split, device, environment_id, Path(out), checkpoint_s, team)
     team.alike(sitting.data(), "the data")
     team.each(lambda: _check(sitting), "the plan")
-    lines: list[Line] = []
-    todo = plan.runs()
-    for done, each in enumerate(todo, 1):
-        run_id = sitting.run_id(each)
-        if run_id not in stored:
-            checkpoint = Checkpoint(sitting.out, run_id, checkpoint_s)
-            line = line_of(each, sitting, run_id, checkpoint)
-            stored[run_id] = team.decided(partial(_kept, line, path, checkpoint))
-        lines.append(stored[run_id])
-        if progress is not None:
-            progress(done, len(todo), stored[run_id])
-    return lines
+    names = {each: sitting.run_id(each) for each in plan.runs()}
+    with contextlib.closing(_lines(sitting, names, stored, beside)) as lines:
+        for done, (run_id, line) in enumerate(lines, 1):
+            stored[run_id] = line
+            if progress is not None:
+                progress(done, len(names), line)
+    return [stored[run_id] for run_id in names.values()]
+
+
+def check_beside(beside: int | None, plan: AccuracyPlan, team: Team) -> int | None:
+    """Return how many runs are to train at once, as asked; ImageNet's train one by one.
+
+    Raises:
+        ValueError: below 1; several beside ranks, or of images that every core decodes.
+    """
+    if beside is not None and (isinstance(beside, bool) or beside < 1):
+        raise ValueError(f"expected beside as an int >= 1 or auto, got {beside!r}")
+    told = "auto" if beside is None else beside
+    if beside != 1 and team.many:
+        raise ValueError(
+            f"expected one run at a time of {team.place.ranks} ranks, got beside {told}: ranks "
+            f"share a run, and runs beside each other share a machine"
+        )
+    if plan.data in STREAMED:
+        if beside is not None and beside > 1:
+            raise ValueError(
+                f"expected one run at a time of {plan.data}, whose images take all cores to "
+                f"decode, got beside {told}"
+            )
+        return 1
+    return beside
+
+
+def _lines(
+    sitting: Sitting, names: dict[Run, str], stored: dict[str, Line], beside: int | None
+) -> Made:
+    """Yield (run_id, line) of all runs, the stored ones first; store the others."""
+    path = sitting.out / ACCURACY
+    missing = [(run, run_id) for run, run_id in names.items() if run_id not in stored]
+    yield from [(run_id, stored[run_id]) for run_id in names.values() if run_id in stored]
+    if not missing:
+        return
+    if beside == 1:
+        made = _one_by_one(sitting, missing)
+    else:
+        made = trained(sitting, missing, beside, torch.get_num_threads())
+    with contextlib.closing(made):
+        for run_id, line in made:
+            checkpoint = Checkpoint(sitting.out, run_id)
+            yield run_id, sitting.team.decided(partial(_kept, line, path, checkpoint))
+
+
+def _one_by_one(sitting: Sitting, missing: list[tuple[Run, str]]) -> Made:
+    for run, run_id in missing:
+        yield (
+            run_id,
+            line_of(run, sitting, run_id, Checkpoint(sitting.out, run_id, sitting.every_s)),
+        )
 
 
 def _stored(path: Path) -> dict[str, Line]:
@@ -83,7 +140,7 @@ def _kept(line: Line, path: Path, checkpoint: Checkpoint) -> Line:
 
 
 def _loaded(plan: AccuracyPlan, device: str, team: Team = ALONE) -> Any:
-    if plan.data == "imagenet":
+    if plan.data in STREAMED:
         split: Any = loading.stream(
             plan.data, plan.root, skip_unreadable=plan.skip_unreadable,
             workers=team.place.cores(loading.decoders()),
