@@ -79,7 +79,10 @@ def pretend(task: Task, company: Company, folder: Path) -> None:
 
 
 def step_until(path: Path, task: Task, company: Company, folder: Path) -> None:
+    deadline = time.monotonic() + 60
     while not path.exists():
+        if time.monotonic() > deadline:
+            raise ValueError(f"expected {path.name}, got none: somebody waits in vain")
         company.pause()
         note(folder, task, "step", STEP_S)
 
