@@ -25,6 +25,7 @@ from bench import (
     cli_history,
     cli_profile,
     cli_quality,
+    cli_report,
     cli_step,
     cli_tune,
 )
@@ -49,6 +50,7 @@ cli_step.register(app)
 cli_tune.register(app)
 cli_history.register(app)
 cli_completion.register(app)
+cli_report.register(app)
 
 
 PANELS = {  # how --help shows them
@@ -221,24 +223,6 @@ def _tell_run(result: Any, out: Path) -> None:
 def _command() -> str:
     """Return the command line that is running, to be typed again."""
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-
-
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
-    """Draw PDF, HTML, Markdown and PNG from a results folder. Needs no torch.
-
-    Example: python -m bench report results/quick
-    """
-    with sentences():
-        from reports import build_report
-
-        files = build_report(folder)
-    for line in files.headline:
-        print(line)
-    print(f"report: {files.pdf}")
-    print(f"        {files.html}")
-    if (folder / "results.jsonl").exists():
-        print(f"gate against this run: python -m bench gate --base {folder} --head OTHER")
 
 
 @app.command()

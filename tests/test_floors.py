@@ -85,6 +85,7 @@ RANKS: dict[str, float] = {
     "hrbp_core": 3.9,  # the public names, for those outside
     "bench": 4,
     "bench.cli_history": 5.5,
+    "bench.cli_report": 5.5,
     "bench.cli": 6,
     "bench.__main__": 7,
     "reports": 5,
@@ -124,7 +125,7 @@ NO_TORCH = (
         )
     ),
     *(f"bench.{name}" for name in ("whole_folder", "change_points", "history", "trend_points")),
-    *(f"bench.{name}" for name in ("trend_series", "trend_forms", "cli_history")),
+    *(f"bench.{name}" for name in ("trend_series", "trend_forms", "cli_history", "cli_report")),
     *(f"bench.gating.{name}" for name in ("trend", "promotion")),
     "hrbp_core.shapes",
     "reports",
