@@ -23,7 +23,6 @@ from reports.compare_findings import (
     differing,
     findings,
     nearly_text,
-    settings_text,
 )
 from reports.compare_folders import (
     environment_blocks,
@@ -33,11 +32,12 @@ from reports.compare_folders import (
 )
 from reports.compare_networks import accuracy_blocks, step_overlay
 from reports.content import Section
-from reports.data import ReportData
+from reports.data import ReportData, own_settings
 from reports.figures_compare import speedup_pictures
 from reports.parts import Block, Bullets, Paragraph, Table
 
-MOST_ROWS = 60  # of a table where pages are short: two A4 pages
+MOST_ROWS = 40  # of a table where pages are short: two or three A4 pages
+ASIDE_KEPT = ("layout", "pattern")  # settings that agree where batch, format and mode do not
 NONE_SHARED = "No cell is shared, so there is nothing to draw here."
 
 
@@ -52,7 +52,7 @@ def sections(
     """
     most = None if whole else MOST_ROWS
     named = (
-        ("Findings", _first_page(folders, cells)),
+        ("Findings", _first_page(folders, cells, whole)),
         ("Speed-up over dense, side by side", _speedups(folders, cells, most)),
         ("Times", _times(folders, cells, most)),
         ("Accuracy", accuracy_blocks(folders)),
@@ -65,7 +65,9 @@ def sections(
     return [Section(title, blocks) for title, blocks in filled if blocks]
 
 
-def _first_page(folders: Sequence[Folder], cells: Sequence[SharedCell]) -> Iterator[Block]:
+def _first_page(
+    folders: Sequence[Folder], cells: Sequence[SharedCell], whole: bool
+) -> Iterator[Block]:
     names = style.listed(folder.label for folder in folders)
     yield Paragraph(
         f"A comparison of {names}. A cell is shared where layer shape, number format, layout, "
@@ -80,6 +82,11 @@ def _first_page(folders: Sequence[Folder], cells: Sequence[SharedCell]) -> Itera
         yield Paragraph("Apart by more than their intervals", strong=True)
         yield Bullets(tuple(differing(folders, cells)))
     yield Paragraph(CAUTION)
+    if whole:
+        yield Paragraph(
+            "The table Every cell at the end has the cells of all folders and implementations; "
+            "its column machine names the folder."
+        )
 
 
 def _speedups(
@@ -92,18 +99,17 @@ def _speedups(
     yield from speedup_pictures(cells, labels, SETTINGS)
     yield Paragraph("Every shared cell", strong=True)
     order = _order(single(cells), most)
-    several = len({settings_text(cell) for cell in cells}) > 1
     ratios = tuple(f"{label} over {labels[0]}" for label in labels[1:])
     columns = ("cell", *(f"{label}: speed-up" for label in labels), *ratios)
     rows = tuple(
         (
-            _name(cell, several),
+            name,
             *(_span(cell.speedup(i)) for i in range(len(labels))),
             *(_ratio(cell, i) for i in range(1, len(labels))),
         )
-        for cell in order
+        for name, cell in zip(_names(order, SETTINGS), order, strict=True)
     )
-    widths = (2.0, *(1.4 for _ in labels), *(1.7 for _ in ratios))
+    widths = (2.4, *(1.4 for _ in labels), *(1.7 for _ in ratios))
     yield Table(columns, rows, widths)
     yield from _cut(len(single(cells)) - len(order))
     yield Paragraph(
@@ -118,13 +124,12 @@ def _near(cells: Sequence[SharedCell], labels: Sequence[str], most: int | None) 
         yield Paragraph(NONE_SHARED)
         return
     yield Paragraph(f"No cell is shared. {nearly_text(cells)} No ratio is made of them.")
-    yield from speedup_pictures(cells, labels, ["layout", "pattern"], alike=False)
+    yield from speedup_pictures(cells, labels, ASIDE_KEPT, alike=False)
     order = _order(single(cells), most)
-    several = len({settings_text(cell) for cell in cells}) > 1
     rows = tuple(
-        (_name(cell, several, near=True), *(_near_text(cell, i) for i in range(len(labels))))
-        for cell in order
-    )  # fmt: skip
+        (name, *(_near_text(cell, i) for i in range(len(labels))))
+        for name, cell in zip(_names(order, ASIDE_KEPT), order, strict=True)
+    )
     columns = ("cell", *(f"{label}: speed-up" for label in labels))
     yield Table(columns, rows, (2.6, *(2.0 for _ in labels)))
     yield from _cut(len(single(cells)) - len(order))
@@ -155,9 +160,14 @@ def _cut(number: int) -> Iterator[Block]:
         )
 
 
-def _name(cell: SharedCell, several: bool, near: bool = False) -> str:
-    told = f"{cell['layout']} · {cell['pattern']}"
-    return cell_text(cell) + (f" · {told if near else settings_text(cell)}" if several else "")
+def _names(cells: Sequence[SharedCell], settings: Sequence[str]) -> list[str]:
+    """Return the cells' names; of each setting what not all cells have."""
+    values = {n: {str(cell[n]) for cell in cells} for n in settings}
+    told = []
+    for cell in cells:
+        own = [own_settings(str(cell[n]), v) for n, v in values.items() if len(v) > 1]
+        told.append(" · ".join([cell_text(cell), *own]))
+    return told
 
 
 def _span(span: tuple[float, float, float]) -> str:
@@ -186,18 +196,17 @@ def _times(
                 "divided by each other; the ratios of speed-ups above are what compares."
             )
     order = _order(alone, most)
-    several = len({settings_text(cell) for cell in cells}) > 1
     rows = tuple(
         (
-            _name(cell, several),
+            name,
             *(_time_text(cell, i) for i in range(len(folders))),
             *(_time_ratio(cell, i) for i in same),
         )
-        for cell in order
+        for name, cell in zip(_names(order, SETTINGS), order, strict=True)
     )
     ratios = (f"{labels[i]} over {labels[0]}: ours; dense" for i in same)
     columns = ("cell", *(f"{label}: ours; dense" for label in labels), *ratios)
-    yield Table(columns, rows, (2.0, *(1.6 for _ in columns[1:])))
+    yield Table(columns, rows, (2.4, *(1.7 for _ in labels), *(1.2 for _ in same)))
     yield from _cut(len(alone) - len(order))
     yield Paragraph(
         "Medians, of ours with the 95 % interval. A ratio of times above 1× is slower; it stands "

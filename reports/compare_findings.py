@@ -10,7 +10,6 @@ from bench.table import ALL
 from reports import style
 from reports.compare import (
     CASE,
-    SETTINGS,
     Folder,
     SharedCell,
     Span,
@@ -179,8 +178,3 @@ def nearly_text(cells: Sequence[SharedCell]) -> str:
         f"{style.counted(len(single(cells)), 'cell')} agree in layer, block, sparsity, pattern, "
         f"layout and pass, but differ in {style.listed(told or ['their settings'])}."
     )
-
-
-def settings_text(cell: SharedCell) -> str:
-    """Return number format, layout, mode and pattern."""
-    return " · ".join(str(cell[name]) for name in SETTINGS)

@@ -17,6 +17,7 @@ from reports.compare_networks import ARM, STEP
 from reports.findings import machine
 from reports.parts import Block, Paragraph, Table
 
+WORDS = {"dirty": "uncommitted changes"}
 SAME, DIFFERS, UNKNOWN = "", "≠", "—"
 Held = dict[tuple[Any, ...], tuple[str, str]]  # what tells a thing apart -> its kind and name
 
@@ -134,7 +135,7 @@ def environment_blocks(folders: Sequence[Folder]) -> Iterator[Block]:
         if set(texts) == {UNKNOWN}:
             continue
         mark = DIFFERS if len(set(texts)) > 1 else SAME
-        name = fact.replace("_", " ")
+        name = WORDS.get(fact, fact.replace("_", " "))
         rows.append((mark, name, *texts))
         differ += [name] if mark else []
     told = f"They differ in {style.listed(differ)}." if differ else "No fact differs."
@@ -153,7 +154,7 @@ def _fact(machines: Sequence[Environment | None], name: str) -> str:
     for found in machines:
         value = None if found is None else asdict(found)[name]
         plain = value is None or isinstance(value, bool)
-        values.append(words[value] if plain else str(value))
+        values.append(words[value] if plain else str(value)[: 12 if name == "commit" else None])
     return " / ".join(dict.fromkeys(values)) or UNKNOWN
 
 
@@ -167,4 +168,4 @@ def source_blocks(folders: Sequence[Folder]) -> Iterator[Block]:
     rows = [
         (folder.label, name, digest) for folder in folders for name, digest in folder.data.sources
     ]
-    yield Table(("folder", "file", "SHA-256"), tuple(rows), (1.3, 1.1, 3.6))
+    yield Table(("folder", "file", "SHA-256"), tuple(rows), (1.2, 1.0, 4.6))

@@ -12,7 +12,7 @@ from bench.step_table import ASKED, step_rows
 from reports import style
 from reports.compare import Folder, Span
 from reports.figures_compare import Dots, Row, pictures
-from reports.parts import Block, Paragraph, Table
+from reports.parts import Block, Bullets, Paragraph, Table
 
 ARM = ("data", "model", "arm", "density")
 STEP = [name for name in ASKED if name not in ("environment", "device")]
@@ -46,17 +46,21 @@ def accuracy_blocks(folders: Sequence[Folder]) -> Iterator[Block]:
     dots = Dots(labels, rows, [("accuracy", "accuracy")], "accuracy (%)", speedups=False)
     yield from pictures("compare-accuracy", "Accuracy of the arms that are shared", told, dots)
     yield Paragraph("Every shared arm", strong=True)
+    apart = {key: settings_apart(found) for key, found in shared.items()}
+    marks = {text: f"note {i}" for i, text in enumerate(dict.fromkeys(apart.values()), 1) if text}
     table = tuple(
-        (rows[i][0], *(_accuracy_text(row) for row in found), settings_apart(found))
-        for i, found in enumerate(shared.values())
+        (label, *(_accuracy_text(row) for row in shared[key]), marks.get(apart[key], "yes"))
+        for (label, _), key in zip(rows, shared, strict=True)
     )
     columns = ("arm", *(f"{label}: accuracy (%)" for label in labels), "trained alike?")
-    yield Table(columns, table, (1.8, *(1.6 for _ in labels), 2.0))
+    yield Table(columns, table, (1.8, *(1.8 for _ in labels), 1.0))
     yield Paragraph(
-        "Means over runs with 95 % t-intervals, n of them. Where a setting differs, the two "
-        "numbers are of different training; a setting that only one folder names is named too: "
-        "it may have had no name when the other was made."
+        "Means over runs with 95 % t-intervals, n of them. Where a setting differs, the numbers "
+        "are of different training. A setting that only some folders name is told too: it may "
+        "have had no name when the others were made."
     )
+    if marks:
+        yield Bullets(tuple(f"{mark[0].upper()}{mark[1:]}: {text}" for text, mark in marks.items()))
 
 
 def _arms(folder: Folder) -> dict[tuple[Any, ...], list[Record]]:
@@ -95,7 +99,7 @@ def _accuracy_text(row: Record) -> str:
 
 
 def settings_apart(rows: Sequence[Record]) -> str:
-    """Return the settings of training and pattern that differ, or "yes"."""
+    """Return the settings of training and pattern that differ; "" for none."""
     told: list[set[str]] = [
         {part for part in f"{row['training']}, {row['pattern']}".split(", ") if part}
         for row in rows
@@ -108,10 +112,10 @@ def settings_apart(rows: Sequence[Record]) -> str:
     differ = [f"{n} {' / '.join(sorted(v))}" for n, v in sorted(named.items()) if len(v) > 1]
     once = [f"{n} {next(iter(v))}" for n, v in sorted(named.items()) if len(v) == 1]
     parts = [
-        *(["no: " + "; ".join(differ)] if differ else []),
-        *(["named by some alone: " + "; ".join(once)] if once else []),
+        *(["differing: " + "; ".join(differ)] if differ else []),
+        *(["told by some alone: " + "; ".join(once)] if once else []),
     ]
-    return "; ".join(parts) or "yes"
+    return ". ".join(parts)
 
 
 def step_overlay(folders: Sequence[Folder]) -> Iterator[Block]:

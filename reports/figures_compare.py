@@ -26,7 +26,8 @@ from reports.picture import PANELS, Picture, empty_panel, place
 COMMAND = "python -m bench report DIR DIR --compare"
 LEFT_IN, RIGHT_IN, GAP_IN, BOTTOM_IN, TITLE_IN = 1.95, 0.12, 0.14, 0.52, 0.28
 POINT_IN, ROW_GAP_IN, LEGEND_LINE_IN = 0.125, 0.09, 0.17
-MOST_IN = 7.2  # of the rows of one picture: with title and caption it fits a page
+MOST_IN = 7.9  # of the rows of one picture: with title and caption it fits a page
+MOST_PICTURED = 48  # rows of a kind that are drawn, of more those furthest apart
 MOST_ALONE = 24  # cases that have a row each; of more, means a layer and a block and sparsity
 Row = tuple[str, Mapping[str, Sequence[Span | None]]]  # label, panel -> a span a folder
 
@@ -72,7 +73,8 @@ def pictures(
         told: the caption: what is found and how to read it.
     """
     numbers = pages or count(1)
-    most = max(int(MOST_IN / dots.step_in), 1)
+    pages_needed = math.ceil(len(dots.rows) / max(int(MOST_IN / dots.step_in), 1))
+    most = math.ceil(len(dots.rows) / pages_needed)
     parts = [dots.rows[i : i + most] for i in range(0, len(dots.rows), most)]
     for part, rows in enumerate(parts, 1):
         some = Dots(dots.labels, rows, dots.panels, dots.unit, dots.speedups)
@@ -179,11 +181,27 @@ def speedup_pictures(
     for context, found in contexts.items():
         where = " · ".join(context)
         for title, told, rows in _tellings(found):
-            dots = Dots(labels, rows, [(p, "all three" if p == ALL else p) for p in PANELS],
+            drawn, left = _furthest(rows)
+            dots = Dots(labels, drawn, [(p, "all three" if p == ALL else p) for p in PANELS],
                         "speed-up")  # fmt: skip
             finding = _finding(found, labels) if alike else "The folders' settings differ."
-            caption = f"{finding} {told}"
+            more = f" {left} more rows are not drawn: they lie nearer together." if left else ""
+            caption = f"{finding} {told}{more}"
             yield from pictures("compare-speedup", f"{title}: {where}", caption, dots, numbers)
+
+
+def _furthest(rows: list[Row]) -> tuple[list[Row], int]:
+    """Return the rows, of too many those whose folders lie furthest apart; how many are not in."""
+    if len(rows) <= MOST_PICTURED:
+        return rows, 0
+    chosen = sorted(rows, key=_apart, reverse=True)[:MOST_PICTURED]
+    kept = {id(row) for row in chosen}
+    return [row for row in rows if id(row) in kept], len(rows) - len(chosen)
+
+
+def _apart(row: Row) -> float:
+    values = [[span[0] for span in spans if span is not None] for spans in row[1].values()]
+    return max(math.log(max(found) / min(found)) for found in values)
 
 
 def _tellings(cells: Sequence[SharedCell]) -> Iterator[tuple[str, str, list[Row]]]:
@@ -194,8 +212,8 @@ def _tellings(cells: Sequence[SharedCell]) -> Iterator[tuple[str, str, list[Row]
         yield "Speed-up over each folder's own dense, cell by cell", reading, alone
         return
     reading = (
-        "A point is the geometric mean over the shared cells of a row, its bar runs from the mean "
-        "of their lower ends to that of their upper ends, so it is wider than 95 %."
+        "A point is the geometric mean over the n shared cases of a row, its bar runs from the "
+        "mean of their lower ends to that of their upper ends, so it is wider than 95 %."
     )
     yield "Speed-up over each folder's own dense, by layer", reading, _rows(cells, layer_text)
     rows = _rows(sorted(cells, key=_tile), tile_text)
@@ -229,8 +247,11 @@ def _rows(cells: Sequence[SharedCell], name: Callable[[SharedCell], str]) -> lis
         seed = cell["recipe_seed"] if name is case_text else None
         found.setdefault((name(cell), shape, seed), {}).setdefault(cell["pass"], []).append(cell)
     return [
-        (key[0], {p: [mean_speedup(part, i) for i in range(len(part[0].rows))]
-                  for p, part in passes.items()})
+        (
+            key[0] + ("" if name is case_text else f" (n = {max(map(len, passes.values()))})"),
+            {p: [mean_speedup(part, i) for i in range(len(part[0].rows))]
+             for p, part in passes.items()},
+        )
         for key, passes in found.items()
     ]  # fmt: skip
 
