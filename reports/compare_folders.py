@@ -32,7 +32,7 @@ def folder_lines(folders: Sequence[Folder]) -> list[str]:
             for number, noun in (
                 (len(data.rows), "cell"),
                 (len(data.runs), "training run"),
-                (len(data.steps), "timing of whole steps"),
+                (len(data.steps), "step timing"),
             )
             if number
         ]

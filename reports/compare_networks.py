@@ -173,6 +173,6 @@ def _step(row: Record) -> Span:
 
 def _step_text(row: Record) -> str:
     value, low, high = _step(row)
-    reach = style.interval(low, high)
+    reach = "" if math.isnan(low) else f" ({style.interval(low, high)})"
     times = " / ".join(style.duration(row[f"{side}_step_s"]) for side in ("dense", "sparse"))
-    return f"{style.times(value)} ({reach}); {times}"
+    return f"{style.times(value)}{reach}; {times}"

@@ -151,6 +151,7 @@ def test_accuracy_and_steps_by_hand(tmp_path):
     assert f" | {mean - 0.5:.2f} (" in row
     assert row.endswith("n = 3 | yes")
     assert "hrbp2, 75 % | " in told["Accuracy"]
+    assert "a holds 24 cells, 30 training runs and 1 step timing. SYNTHETIC" in told["Findings"]
     assert (
         "vgg16 N 16, 75 %, block 32 | 2.00× (2.00× to 2.00×); 2 s / 1 s | 3.00×"
         in (told["Whole training steps"])
