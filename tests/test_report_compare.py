@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench.table import ALL
-from reports import compare, compare_findings
+from reports import compare, compare_content, compare_findings, figures_compare
 from tests import synthetic_results as synthetic
 from tests.comparison_samples import (
     FIRST,
@@ -180,3 +180,21 @@ def test_three_folders_share_what_all_have(tmp_path):
     told = page(folders, cells)
     assert "With a alone share: b 6, c 3." in told["Findings"]
     assert "| 3 | a, b | c | conv_a N2 (3)" in told["What some have and others lack"]
+
+
+def test_the_table_of_every_cell_names_the_folder(tmp_path):
+    folders, _ = pair(tmp_path)
+    merged = compare_content.every_cell(folders)
+    told = [merged.names[key] for key in merged.rows["environment"]]
+    assert told == ["first"] * 12 + ["second"] * 12
+    ours = merged.rows[merged.rows["impl"] == "block_sparse"]
+    assert ours["speedup"].tolist() == pytest.approx([2] * 6 + [2.5, 2, 1.6, 3, 2, 2])
+    assert merged.runs.empty
+
+
+def test_older_matplotlibs_hide_no_folder_whose_name_begins_with_a_line(tmp_path):
+    _, cells = pair(tmp_path)
+    picture = next(figures_compare.speedup_pictures(cells, ["_a", "b"], compare.SETTINGS))
+    (legend,) = picture.standalone().legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["\u200a_a", "b"]
