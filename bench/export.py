@@ -43,7 +43,8 @@ WHOLE = ["recipe_seed", "stored_weights", "samples", "severe", "peak_bytes", "ro
 NUMBERS = [
     *(name for name in MEASURED if name not in WHOLE),
     "dense_s", "dense_low_s", "dense_high_s", "speedup", "speedup_low", "speedup_high",
-    "flops", "ceiling_flops_per_s", "ceiling_bytes_per_s", "floor_s", "prep_s", "calls_to_pay",
+    "flops", "least_bytes", "ceiling_flops_per_s", "ceiling_bytes_per_s", "floor_s", "prep_s",
+    "calls_to_pay", "energy_j",
 ]  # fmt: skip
 
 

@@ -87,15 +87,20 @@ def may_be_winograd(case: Case, impl: str) -> bool:
 
 
 def columns(measurement: Measurement, median_s: float) -> dict[str, float]:
-    """Return flops, its ceilings, floor_s and attainment (floor over time) of a timed cell.
+    """Return flops, least_bytes, ceilings, floor_s and attainment (floor over time) of a cell.
 
     NaN where no ceiling was stored with it; in host mode floor and attainment are NaN.
+    ``least_bytes`` are those that a pass with empty caches must move, whatever the mode.
     """
     flops = measurement.detail.get("flops", math.nan)
+    case = measurement.cell.case
     stored = measurement.detail.get("ceilings")
     ceilings = Ceilings(**stored) if stored else Ceilings(None, None, 0)
-    floor = floor_s(measurement.cell.case, measurement.cell.mode, flops, ceilings)
+    floor = floor_s(case, measurement.cell.mode, flops, ceilings)
+    dense = flops >= case.shape.flops()
+    moved = least_bytes(case, ceilings.cache_bytes, dense_weights=dense) if stored else None
     found = {
+        "least_bytes": moved,
         "ceiling_flops_per_s": ceilings.flops_per_s,
         "ceiling_bytes_per_s": ceilings.bytes_per_s,
         "floor_s": floor,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.energy import joules
 from bench.jsonl import read_lines
 from bench.stats import mean_interval, median
 
@@ -110,7 +111,7 @@ def _row(line: Line) -> dict[str, Any]:
         row[f"{side}_step_s"] = _step_s(trials, side)
         peaks = [t[f"{side}_peak_bytes"] for t in trials if t.get(f"{side}_peak_bytes") is not None]
         row[f"{side}_peak_bytes"] = max(peaks, default=math.nan)
-        row[f"{side}_energy_j"] = _joules((line.get("energy") or {}).get(side))
+        row[f"{side}_energy_j"] = joules((line.get("energy") or {}).get(side))
     return row | _amdahl(line, row)
 
 
@@ -118,14 +119,6 @@ def _step_s(trials: Sequence[Mapping[str, Any]], side: str) -> float:
     """Return the median over trials of their medians."""
     medians = [median(trial[f"{side}_s"]) for trial in trials]
     return median(medians) if medians else math.nan
-
-
-def _joules(energy: Mapping[str, Any] | None) -> float:
-    """Return the counter's joules a step less idle power, or what power over time gives."""
-    for name in ("counter_net_j", "power_net_j"):
-        if energy and energy.get(name) is not None:
-            return float(energy[name])
-    return math.nan
 
 
 def _amdahl(line: Line, row: Mapping[str, Any]) -> dict[str, float]:

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 
 from bench import floors
+from bench.energy import joules
 from bench.floors import calls_to_pay
 from bench.frames import Record, groups, stacked
 from bench.frames import records as rows_of
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
-from bench.stats import geometric_mean, median, median_interval
+from bench.stats import geometric_mean, median, median_interval, severe_outliers
 from hrbp_core.shapes import ConvShape, Pass
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ MISSING = "missing"
 STATUSES = [*(str(s) for s in Status), MISSING]
 _TIMES = ["median_s", "low_s", "high_s", "min_s", "p05_s", "p95_s", "iqr_s"]
 _DENSE = ["dense_s", "dense_low_s", "dense_high_s"]
-_WORK = ["flops", "ceiling_flops_per_s", "ceiling_bytes_per_s", "floor_s", "attainment"]
+_RATES = ["ceiling_flops_per_s", "ceiling_bytes_per_s"]
+_WORK = ["flops", "least_bytes", *_RATES, "floor_s", "attainment"]
 _RATIO = ["speedup", "speedup_low", "speedup_high"]
 ROW_COLUMNS = [
     *TOTAL_KEYS, "pass", "label", "cell_id", "case_id", "sparsity", "stored_weights",
     "real_density", "status", "reason", "flags", "samples", "severe", *_TIMES, "gflops",
-    *_DENSE, *_RATIO, "paired", *_WORK, "prep_s", "calls_to_pay", "peak_bytes", "rounds",
-    "rounds_rejected",
+    *_DENSE, *_RATIO, "paired", *_WORK, "prep_s", "calls_to_pay", "peak_bytes", "energy_j",
+    "rounds", "rounds_rejected",
 ]  # fmt: skip
 TOTAL_COLUMNS = [*TOTAL_KEYS, "total_s", "dense_total_s", *_RATIO, "attainment", "incomplete"]
 COVERAGE_KEYS = [*CONTEXT, "impl", "density", "block", "pass"]
@@ -79,24 +81,18 @@ def pattern_text(recipe: Recipe) -> str:
     return f"{recipe.method}, balance {recipe.balance}, {covered}{taps}, {recipe.scores} scores"
 
 
-def severe_outliers(samples: tuple[float, ...]) -> int:
-    """Return how many samples lie beyond Tukey's outer fences (three quartile ranges)."""
-    q1, q3 = np.percentile(samples, [25, 75])
-    far = 3 * (q3 - q1)
-    return int(sum(s < q1 - far or s > q3 + far for s in samples))
-
-
 def rows(results: Results) -> pd.DataFrame:
     """Return one row a measurement, columns :data:`ROW_COLUMNS`, in a stable order.
 
     Times are in seconds, ``gflops`` in 1e9 operations a second on the *stored* weights
-    (2 * stored_weights * N * P * Q / median, for dense too). ``flops`` are those that the
-    implementation itself does, ``floor_s`` their least time under the ceilings stored with the
-    cell, ``attainment`` floor over median; ``calls_to_pay`` is prep over the time that a call
-    saves against dense, infinite where it saves none. ``speedup`` is dense over this
-    implementation, of the same case and environment: the median of the paired ratios with its
-    order-statistic interval where both name the same ``detail["rounds"]``, else the ratio of
-    medians with the widest interval that both medians' intervals allow. NaN unless both are ok.
+    (2 * stored_weights * N * P * Q / median, for dense too). ``flops`` are the implementation's
+    own, ``least_bytes`` what a pass with empty caches must move, ``floor_s`` the least time under
+    the ceilings stored with the cell, ``attainment`` floor over median; ``calls_to_pay`` is prep
+    over what a call saves against dense, infinite where it saves none; ``energy_j`` joules a call
+    less idle power. ``speedup`` is dense over this implementation, of the same case and
+    environment: the median of the paired ratios with its order-statistic interval where both name
+    the same ``detail["rounds"]``, else the ratio of medians with the widest interval that both
+    medians' intervals allow. NaN unless both are ok.
     A cell stored twice for one environment counts once, by its later line. Cells measured
     together share ``rounds``, so ``rounds_rejected`` counts once for all of them.
     """
@@ -127,6 +123,7 @@ def _row(measurement: Measurement, dense: Measurement | None) -> dict[str, Any]:
         "samples": len(measurement.samples_s),
         "prep_s": math.nan if measurement.prep_s is None else measurement.prep_s,
         "peak_bytes": measurement.detail.get("peak_bytes", math.nan),
+        "energy_j": joules(measurement.detail.get("energy")),
         "rounds": str(measurement.detail.get("rounds") or cell.cell_id),
         "rounds_rejected": int(measurement.detail.get("rounds_rejected") or 0),
     }
@@ -165,7 +162,8 @@ def _time_columns(samples: tuple[float, ...]) -> dict[str, Any]:
     low, high = median_interval(samples)
     p05, q1, q3, p95 = np.percentile(samples, [5, 25, 75, 95])
     times = (median(samples), low, high, min(samples), float(p05), float(p95), float(q3 - q1))
-    return dict(zip(_TIMES, times, strict=True)) | {"severe": severe_outliers(samples)}
+    row = dict(zip(_TIMES, times, strict=True))
+    return row | {"severe": severe_outliers(samples, float(q1), float(q3))}
 
 
 def _ratio_columns(measurement: Measurement, dense: Measurement) -> dict[str, Any]:

@@ -22,6 +22,7 @@ RANKS: dict[str, float] = {
     "bench.stats": 0,
     "bench.verdict": 0,
     "bench.records": 0.1,
+    "bench.energy": 0.1,
     "bench.stop_rule": 0.1,
     "bench.layers": 0.1,
     "bench.plans": 0.2,
