@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,17 +13,6 @@ WINDOW_S = 5.0  # power is averaged inside the device for up to a second: shorte
 IDLE_S = 1.0
 READ_S = 0.05
 MW, MJ, UJ = 1e-3, 1e-3, 1e-6
-
-
-def joules(energy: Mapping[str, Any] | None) -> float:
-    """Return joules a call less idle power, of what :func:`energy` found; NaN for none.
-
-    The device's counter where it was read, else power over time.
-    """
-    for name in ("counter_net_j", "power_net_j"):
-        if energy and energy.get(name) is not None:
-            return float(energy[name])
-    return math.nan
 
 
 class Reader(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.energy import joules
+from bench.joules import joules
 from bench.jsonl import read_lines
 from bench.stats import mean_interval, median
 

@@ -1,4 +1,4 @@
-"""Rows summed up by implementation: attainment, ceilings, amortisation. Floor 1: no torch."""
+"""Rows summed up: attainment, ceilings, amortisation, break-even. Floor 1: no torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from bench.table import CONTEXT
 ATTAINMENT_COLUMNS = [*CONTEXT, "impl", "pass", "attainment", "least", "most", "cells", "without"]
 PAYING_COLUMNS = [
     *CONTEXT, "impl", "prep_s", "prep_most_s", "calls_to_pay", "calls_most", "cells", "never",
+]  # fmt: skip
+SWEPT = [*CONTEXT, "impl", "layer", "shape", "block", "recipe_seed"]
+SWEPT_COLUMNS = [
+    *SWEPT, "answer", "sparsity", "low", "high", "monotone", "points", "least", "most",
 ]  # fmt: skip
 CEILING_COLUMNS = [*CONTEXT, "flops_per_s", "flops_least", "bytes_per_s", "bytes_least", "cells"]
 
@@ -69,6 +73,46 @@ def paying(table: pd.DataFrame) -> pd.DataFrame:
         counts = (len(group), len(group) - len(pays))
         found.append((*key, prep.median(), prep.max(), *ends, *counts))
     return pd.DataFrame(found, columns=PAYING_COLUMNS)
+
+
+def break_evens(totals: pd.DataFrame) -> pd.DataFrame:
+    """Return where forward + backward equals dense, by layer and block, from a sweep's densities.
+
+    As ``bench.breakeven`` tells it: ``answer`` is found, never or always, of the sparsities from
+    ``least`` to ``most`` that were measured; ``sparsity`` is interpolated between the two points
+    beside it, in the logarithm of the speed-up, NaN unless found; ``low`` is the largest sparsity
+    that is surely slower, ``high`` the least that is surely faster (0 and 1 where none is);
+    ``monotone`` is false where points contradict each other. Layers and blocks of one density
+    alone are left out.
+
+    Args:
+        totals: what ``bench.table.totals`` returned.
+    """
+    found = []
+    there = totals[totals["impl"] != REFERENCE_IMPL].dropna(subset="speedup")
+    for key, group in groups(there, SWEPT):
+        if group["density"].nunique() > 1:
+            found.append(dict(zip(SWEPT, key, strict=True)) | _crossing(group))
+    return pd.DataFrame(found, columns=SWEPT_COLUMNS)
+
+
+def _crossing(group: pd.DataFrame) -> dict[str, object]:
+    line = group.sort_values("density", ascending=False)
+    sparsity, ratio = (1 - line["density"]).to_numpy(), line["speedup"].to_numpy(dtype=float)
+    slower = np.flatnonzero(ratio <= 1)
+    answer, at = "always", math.nan
+    if len(slower):
+        last = int(slower[-1])
+        answer = "never"
+        if last + 1 < len(ratio):
+            logs = np.log(ratio[last : last + 2])
+            step = sparsity[last + 1] - sparsity[last]
+            answer, at = "found", float(sparsity[last] + step * logs[0] / (logs[0] - logs[1]))
+    low = float(max(sparsity[(line["speedup_high"] < 1).to_numpy()], default=0.0))
+    high = float(min(sparsity[(line["speedup_low"] > 1).to_numpy()], default=1.0))
+    ends = {"least": float(sparsity[0]), "most": float(sparsity[-1]), "points": len(line)}
+    known = {"low": min(low, high), "high": max(low, high), "monotone": low <= high}
+    return {"answer": answer, "sparsity": at} | known | ends
 
 
 def _ok(table: pd.DataFrame) -> pd.DataFrame:

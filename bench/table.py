@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from bench import floors
-from bench.energy import joules
 from bench.floors import calls_to_pay
 from bench.frames import Record, groups, stacked
 from bench.frames import records as rows_of
+from bench.joules import joules
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
 from bench.stats import geometric_mean, median, median_interval, severe_outliers
 from hrbp_core.shapes import ConvShape, Pass

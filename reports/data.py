@@ -34,7 +34,8 @@ class ReportData:
     """Every table of one folder, as :mod:`bench.table` and :mod:`bench.accuracy_table` make them.
 
     Attributes:
-        attainment, ceilings, paying: as :mod:`bench.summary` makes them.
+        attainment, ceilings, paying, swept: as :mod:`bench.summary` makes them, the last by
+            its ``break_evens``.
         breakeven: the lines of breakeven.jsonl, one a search.
         quality: one row a line of quality.jsonl. optimum: the lines of optimum.jsonl.
         steps: the lines of steps.jsonl, one a comparison of whole training steps.
@@ -55,6 +56,7 @@ class ReportData:
     attainment: pd.DataFrame
     ceilings: pd.DataFrame
     paying: pd.DataFrame
+    swept: pd.DataFrame
     breakeven: list[dict[str, Any]]
     quality: pd.DataFrame
     optimum: list[dict[str, Any]]
@@ -165,6 +167,7 @@ def load(folder: Path) -> ReportData:
     quality = _lines(folder / quality_plan.FILE, quality_plan.KEY)
     optimum = _lines(folder / OPTIMUM, OPTIMUM_KEY)
     rows = table.rows(results)
+    totals = table.totals(rows)
     with warnings.catch_warnings(record=True) as torn:
         warnings.simplefilter("always")
         runs = accuracy_table.accuracy_rows(store.read_accuracy(folder))
@@ -173,7 +176,7 @@ def load(folder: Path) -> ReportData:
         steps = read_steps(folder)
     return ReportData(
         rows=rows,
-        totals=table.totals(rows),
+        totals=totals,
         coverage=table.coverage(rows),
         missing=table.missing(rows),
         runs=runs,
@@ -182,6 +185,7 @@ def load(folder: Path) -> ReportData:
         attainment=summary.attainments(rows),
         ceilings=summary.ceilings(rows),
         paying=summary.paying(rows),
+        swept=summary.break_evens(totals),
         breakeven=searches.records,
         quality=frame(quality.records),
         optimum=optimum.records,

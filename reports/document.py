@@ -77,7 +77,7 @@ class Flow:
         indent_in: float = 0.0, mark: str = "",
     ) -> None:  # fmt: skip
         """Set wrapped text; ``mark`` stands before its first line, in the indent."""
-        width = (style.WIDTH_IN - indent_in) * 72
+        width = (style.TEXT_IN - indent_in) * 72
         step = size_pt * LEADING / 72
         for number, line in enumerate(style.wrap(text, width, size_pt, bold)):
             self.need(step)
@@ -108,10 +108,17 @@ def _heading(flow: Flow, section: Section, *, first: bool) -> None:
     if not first:
         flow.skip(0.3)
         block = section.blocks[0]
-        flow.need(0.6 + (_picture_in(block) if isinstance(block, Picture) else 1.6))
+        flow.need(0.6 + _first_in(block))
     flow.text(section.title, 14, bold=True)
     flow.rule(flow.y + 0.03)
     flow.y += 0.13
+
+
+def _first_in(block: Block) -> float:
+    """Return the inches that belong on one page with the heading above."""
+    if isinstance(block, Picture):
+        return _picture_in(block)
+    return 0.6 if isinstance(block, Paragraph) and not block.strong else 1.6
 
 
 def _block(flow: Flow, block: Block) -> None:
@@ -148,7 +155,7 @@ def _picture_in(picture: Picture) -> float:
     """Return the inches that title, picture and caption take."""
     texts = [(picture.title, 10.5, True), (picture.caption, SMALL_PT, False)]
     lines = [
-        len(style.wrap(text, style.WIDTH_IN * 72, size, bold)) * size * LEADING / 72
+        len(style.wrap(text, style.TEXT_IN * 72, size, bold)) * size * LEADING / 72
         for text, size, bold in texts
     ]
     return sum(lines) + picture.height_in + 0.3
@@ -168,7 +175,7 @@ def _draw_at(page: Figure, picture: Picture, top_in: float) -> None:
 
 def _table(flow: Flow, table: Table) -> None:
     """Set a table; its head is repeated on every page that it reaches."""
-    scale = style.WIDTH_IN / sum(table.widths)
+    scale = style.TEXT_IN / sum(table.widths)
     widths = [w * scale for w in table.widths]
     head = _cells(table.columns, widths, bold=True)
     step = TABLE_PT * LEADING / 72

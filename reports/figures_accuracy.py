@@ -17,16 +17,16 @@ from matplotlib.lines import Line2D
 from bench.accuracy_table import ACCURACY_CONTEXT, DENSE_ARM
 from bench.frames import Record, groups, records
 from bench.pareto import pareto
-from reports import style
+from reports import commands, style
 from reports.data import ReportData, named_arms, pick
 from reports.figures_quality import LOOKS
 from reports.findings_accuracy import accuracy_finding, front_finding, iso_finding
 from reports.labels import Box, Segment, Spot, leader, place_labels
 from reports.picture import Picture, caption, place
 
-HEIGHT_IN, KEY_IN = 4.5, 0.2
+HEIGHT_IN, KEY_IN = 4.4, 0.36
 LEFT_IN, BOTTOM_IN, RIGHT_IN = 0.65, 0.5, 0.15
-LABEL_PT, LINE_PT, WIDEST_PT = 7.5, 9.0, 105.0
+LABEL_PT, LINE_PT, WIDEST_PT = 8.0, 9.6, 105.0
 ARM_LOOKS = LOOKS | {"thin": (style.FAINT, "-.", "")}
 HALO = {"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.2}
 FRONT = {"color": style.FAINT, "linewidth": 3.0, "alpha": 0.35}
@@ -57,6 +57,7 @@ def accuracy_pictures(data: ReportData) -> list[Picture]:
                     "are 95 % intervals over seeds, the band is dense's; a bar may go on beyond "
                     "the axes. Up and to the right is better: nothing beats the points on the "
                     "front on both axes, by means.",
+                    commands.training(data, key),
                 ),
                 HEIGHT_IN,
                 partial(draw_accuracy, arms=arms),
@@ -88,7 +89,7 @@ def draw_accuracy(figure: FigureBase, arms: pd.DataFrame) -> None:
         line = group.sort_values("density")
         colour, dashes, _ = looks[name]
         axes.plot(line["step_speedup"], 100 * line["accuracy"], dashes, color=colour, linewidth=0.9)
-    axes.set_xlabel("speed-up of a whole training step over dense")
+    axes.set_xlabel("speed-up of a whole training step over dense (×)")
     axes.set_ylabel("accuracy of the last epoch (%)")
     unlabelled = _label(axes, arms, looks, (72 * width, 72 * height))
     _key(figure, markers, {name: looks[name] for name in unlabelled})
@@ -240,6 +241,6 @@ def _key(figure: FigureBase, markers: dict[float, str], unlabelled: dict[str, Lo
         for name, (colour, dashes, _) in unlabelled.items()
     ]
     figure.legend(
-        handles=handles, loc="upper left", ncols=6, columnspacing=1.4, handletextpad=0.5,
+        handles=handles, loc="upper left", ncols=3, columnspacing=1.2, handletextpad=0.5,
         bbox_to_anchor=(LEFT_IN / style.WIDTH_IN, 1.0), borderaxespad=0.3, borderpad=0.0,
     )  # fmt: skip

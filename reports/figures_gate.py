@@ -10,16 +10,16 @@ from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from reports import style
-from reports.picture import Picture, place
+from reports import commands, style
+from reports.picture import Picture, caption, place
 
-MOST_CELLS = 60  # of a page; the slowest ones
+MOST_CELLS = 48  # of a page; the slowest ones
 LOOKS = {  # colour, marker
     "pass": (style.PALETTE[0], "o"),
     "fail": (style.PALETTE[1], "X"),
     "inconclusive": (style.PALETTE[4], "D"),
 }
-ROW_IN, LEFT_IN, TOP_IN, BOTTOM_IN = 0.155, 2.75, 0.32, 0.45
+ROW_IN, LEFT_IN, TOP_IN, BOTTOM_IN = 0.17, 2.55, 0.32, 0.45
 
 
 def gate_picture(verdicts: list[dict[str, Any]], about: dict[str, Any]) -> Picture | None:
@@ -35,17 +35,18 @@ def gate_picture(verdicts: list[dict[str, Any]], about: dict[str, Any]) -> Pictu
         if failed
         else f"none of {style.counted(len(timed), 'cell')} is slower"
     )
-    command = "python -m bench gate --base-rev " + about["base"]["revision"] if about else (
-        "python -m bench gate --base DIR --head DIR"
-    )  # fmt: skip
     more = (
         f" The {MOST_CELLS} slowest of {len(timed)} are shown." if len(timed) > MOST_CELLS else ""
     )
     return Picture(
         "gate",
         f"Head over base, cell by cell: {finding}",
-        f"Median trial with its interval (each side 95 %); a tick is the smallest slow-down that "
-        f"would have shown.{more} Made by: {command}",
+        caption(
+            f"{finding[0].upper()}{finding[1:]}.",
+            "A point is the median trial with its interval (each side 95 %); a tick is the "
+            f"smallest slow-down that would have shown.{more}",
+            commands.gate(about),
+        ),
         height,
         partial(_draw, height_in=height, rows=shown),
     )
@@ -67,15 +68,16 @@ def _draw(figure: FigureBase, *, height_in: float, rows: list[dict[str, Any]]) -
             axes.plot(1 + verdict["margin"], y, color=style.FAINT, marker="|", markersize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)))
-    names = [style.clipped(_name(v["label"]), (LEFT_IN - 0.15) * 72, 7) for v in rows]
-    axes.set_yticklabels(names, fontsize=7)
+    names = [style.clipped(_name(v["label"]), (LEFT_IN - 0.35) * 72, style.LEAST_PT) for v in rows]
+    axes.set_yticklabels(names)
+    axes.set_ylabel("cell")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda x, _: f"{100 * (x - 1):+.0f} %".replace("+0 %", "0 %"))
     )
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
     axes.set_xticks(_ticks(reach))
-    axes.set_xlabel("head slower than base by (share of base's time)")
+    axes.set_xlabel("head slower than base by (% of base's time)")
     kinds = list(dict.fromkeys(v["kind"] for v in rows))
     handles = [
         Line2D([], [], color=LOOKS[k][0], marker=LOOKS[k][1], linewidth=1.4, label=k) for k in kinds

@@ -26,7 +26,14 @@ from reports.picture import (
     place,
 )
 
-NAME_PT = 76  # room for an implementation's name
+NAME_PT = 72  # room for an implementation's name
+PANEL_PT = 132.0  # wide, a panel of the grid
+SLOT_LEFT_IN, SLOT_TOP_IN, SLOT_BOTTOM_IN, SLOT_GAP_IN = 1.72, 0.28, 0.45, 0.1
+
+
+def heat_height_in(tiles: pd.DataFrame) -> float:
+    """Return the height of :func:`draw_heat`."""
+    return 1.6 + 2 * max(0.7, 0.36 * tiles["block"].nunique())
 
 
 def draw_heat(figure: FigureBase, height_in: float, tiles: pd.DataFrame) -> None:
@@ -35,6 +42,7 @@ def draw_heat(figure: FigureBase, height_in: float, tiles: pd.DataFrame) -> None
     logs = [abs(math.log2(v)) for v in tiles["speedup"].dropna()]
     reach = max([*logs, 0.25])
     norm = Normalize(-reach, reach)
+    room = PANEL_PT / len(densities) - 2
     for name, axes in zip(
         PANELS, grid(figure, height_in, left=0.72, top=0.3, bottom=0.5), strict=True
     ):
@@ -48,19 +56,22 @@ def draw_heat(figure: FigureBase, height_in: float, tiles: pd.DataFrame) -> None
                 row = found.get((block, density))
                 cells = int(row["cells"]) if row is not None else 0
                 value = float(row["speedup"]) if row is not None and cells else math.nan
-                _draw_tile(axes, (x, y), value, cells, norm, len(densities))
+                _draw_tile(axes, (x, y), value, cells, norm, room)
         axes.set_xticks([i + 0.5 for i in range(len(densities))])
-        axes.set_xticklabels([style.percent(1 - d) for d in densities])
+        shown = [style.percent(1 - d) for d in densities]
+        if max(style.width_pt(text, style.LEAST_PT) for text in shown) > room - 3:
+            shown = [text.removesuffix(" %") for text in shown]
+        axes.set_xticklabels(shown)
         axes.set_yticks([i + 0.5 for i in range(len(blocks))], blocks)
         axes.tick_params(length=0)
-        axes.set_xlabel("sparsity (share of weights dropped)")
+        axes.set_xlabel("sparsity (% of weights dropped)")
         axes.set_ylabel("block (filters x channels)")
 
 
 def _draw_tile(
-    axes: Axes, corner: tuple[int, int], value: float, cells: int, norm: Normalize, columns: int
+    axes: Axes, corner: tuple[int, int], value: float, cells: int, norm: Normalize, room_pt: float
 ) -> None:
-    size = 7.5 if columns <= 6 else 6
+    size = style.LEAST_PT
     middle = (corner[0] + 0.5, corner[1] + 0.5)
     if math.isnan(value):
         axes.add_patch(
@@ -71,33 +82,44 @@ def _draw_tile(
     red, green, blue, _ = shade
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor=style.PAPER, lw=1))
-    text = f"{style.times(value)}\nn = {cells}" if columns <= 6 else style.times(value)
+    shapes = (style.times(value), f"{value:.1f}×", f"{value:.0f}×")
+    told = next((s for s in shapes if style.width_pt(s, size) <= room_pt), "")
+    count = f"n = {cells}"
+    text = f"{told}\n{count}" if style.width_pt(count, size) <= room_pt else told
     axes.text(
         *middle, text, ha="center", va="center", fontsize=size, linespacing=1.05,
         color="#ffffff" if dark else "#000000",
     )  # fmt: skip
 
 
+def slots_height_in(bars: pd.DataFrame) -> float:
+    """Return the height of :func:`draw_implementations`."""
+    tall = 0.18 * max(max(implementation_slots(bars).values()) + 1, 4)
+    return tall + SLOT_TOP_IN + SLOT_BOTTOM_IN
+
+
 def draw_implementations(figure: FigureBase, height_in: float, bars: pd.DataFrame) -> None:
     slots = implementation_slots(bars)
     impls = list(dict.fromkeys(impl for impl, _ in slots))
     looks = style.colours(impls)
-    left, right, gap = 1.62, 0.12, 0.14
-    width = (style.WIDTH_IN - left - right - gap * 3) / 4
+    width = (style.WIDTH_IN - SLOT_LEFT_IN - 0.12 - 3 * SLOT_GAP_IN) / 4
     ends = [*bars["speedup_min"].dropna(), *bars["speedup_max"].dropna(), 1.0]
-    room = (max(ends) / min(ends)) ** 0.12  # for the counts at the right edge
+    room = (max(ends) / min(ends)) ** 0.25  # for the counts at the right edge
     for i, name in enumerate(PANELS):
-        axes = place(figure, height_in, left + i * (width + gap), 0.55, width, height_in - 0.85)
+        left = SLOT_LEFT_IN + i * (width + SLOT_GAP_IN)
+        inside = height_in - SLOT_TOP_IN - SLOT_BOTTOM_IN
+        axes = place(figure, height_in, left, SLOT_BOTTOM_IN, width, inside)
         axes.set_title(name if name != ALL else "all three", loc="left")
         part = bars[(bars["pass"] == name) & (bars["cells"] > 0)]
         axes.set_ylim(max(slots.values()) + 0.7, -0.7)
+        axes.set_xlabel("speed-up (×)")
         if part.empty:
             empty_panel(axes, NOT_MEASURED)
         else:
-            style.speedup_axis(axes.xaxis, [*ends, max(ends) * room], most=4)
-            axes.set_xlabel("speed-up")
-            for row in records(part):
-                _draw_bar(axes, row, slots[row["impl"], row["density"]], looks[row["impl"]])
+            style.speedup_axis(axes.xaxis, [*ends, max(ends) * room], most=3, room_pt=72 * width)
+            for found in records(part):
+                place_y = slots[found["impl"], found["density"]]
+                _draw_bar(axes, found, place_y, looks[found["impl"]])
         _label_slots(axes, slots, named=i == 0)
 
 
@@ -132,7 +154,7 @@ def _label_slots(axes: Axes, slots: dict[tuple[str, float], float], *, named: bo
             lines = [style.clipped(impl, NAME_PT, 8)]
         axes.annotate(
             "\n".join(lines), (0, min(places)), xycoords=("axes fraction", "data"),
-            xytext=(-114, 4), textcoords="offset points", va="top", fontsize=8,
+            xytext=(-SLOT_LEFT_IN * 72 + 4, 4), textcoords="offset points", va="top", fontsize=8,
             fontweight="bold" if impl == OURS else "normal",
         )  # fmt: skip
 
@@ -143,6 +165,6 @@ def _draw_bar(axes: Axes, row: Record, y: float, colour: str) -> None:
     axes.plot(row["speedup"], y, color=colour, marker="o" if row["impl"] == OURS else "s")
     axes.annotate(
         str(row["cells"]), (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 0),
-        textcoords="offset points", ha="right", va="center", fontsize=7, color=style.FAINT,
-        bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
+        textcoords="offset points", ha="right", va="center", color=style.FAINT,
+        fontsize=style.LEAST_PT, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
     )  # fmt: skip

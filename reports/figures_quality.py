@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.frames import groups, records
 from bench.quality.plan import REAL, SYNTHETIC
-from reports import style
+from reports import commands, style
 from reports.picture import Picture, caption, place
 
 SURVIVE = (
@@ -40,8 +40,8 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # colour, dash, marker
     "channel": (style.INK, "-.", "h"),
 }
 BALANCES = ("none", "filters", "both")
-LEGEND_IN, PANEL_IN, GAP_IN = 0.62, 1.38, 0.68
-MEAN_HEIGHT_IN, MEAN_PANEL_IN = 3.35, 2.0
+LEGEND_IN, PANEL_IN, GAP_IN = 0.9, 1.2, 0.68
+MEAN_HEIGHT_IN, MEAN_PANEL_IN = 3.65, 2.0
 MEAN_LEFT_IN = 0.65  # numbers of four digits, and the label
 
 
@@ -86,13 +86,27 @@ def _density_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
                 f"quality-density-{stem}",
                 f"Retained score against density, blocks of {block}: {what}",
                 caption(
+                    _retained(part, methods),
                     "The same stored weights for every method of a panel (structure_lth misses its "
-                    "budget).",
-                    "Unstructured is the upper bound, channel the structured lower bound.",
+                    "budget). Unstructured is the upper bound, channel the structured lower bound.",
+                    commands.QUALITY,
                 ),
                 height,
                 partial(_draw_density, height, part, names, methods),
             )
+
+
+def _retained(rows: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Return the means of the best and the worst method at the lowest density that all have."""
+    part = rows[rows["method"].isin(methods)]
+    there = part.groupby("density")["method"].nunique()
+    density = float(min(there[there == there.max()].index))
+    means = part[part["density"] == density].groupby("method")["retained"].mean()
+    best, worst = means.idxmax(), means.idxmin()
+    return (
+        f"At sparsity {style.percent(1 - density)} {best} retains {means[best]:.2f} of all score, "
+        f"{worst} {means[worst]:.2f} (means over layers)."
+    )
 
 
 def _draw_density(
@@ -110,8 +124,8 @@ def _draw_density(
             mine = part[part["method"] == method].sort_values("density")
             _line(axes, method, mine["density"].tolist(), mine["retained"].tolist())
         style.sparsity_axis(axes, densities, width)
-        axes.set_ylabel("retained score" if column == 0 else "")
-        axes.set_xlabel("sparsity" if number >= len(names) - 2 else "")
+        axes.set_ylabel("retained score (share)" if column == 0 else "")
+        axes.set_xlabel("sparsity (% dropped)" if number >= len(names) - 2 else "")
     _legend(figure, methods)
 
 
@@ -126,7 +140,7 @@ def _legend(figure: FigureBase, methods: Sequence[str]) -> None:
     ]
     handles = [Line2D([], [], markersize=4, **look) for look in looks]
     figure.legend(
-        handles, list(methods), loc="upper center", ncols=6, columnspacing=1.2, handlelength=2.2
+        handles, list(methods), loc="upper center", ncols=4, columnspacing=1.2, handlelength=2.2
     )
 
 
@@ -154,9 +168,10 @@ def _block_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
         caption(
             f"Mean over {part['scores'].nunique()} layers that can have every block.",
             "Smaller blocks retain more and run slower.",
+            commands.QUALITY,
         ),
         MEAN_HEIGHT_IN,
-        partial(_draw_means, part, blocks, [p for p in panels if p[1]], "block"),
+        partial(_draw_means, part, blocks, [p for p in panels if p[1]], "block (weights a side)"),
     )
 
 
@@ -177,7 +192,7 @@ def _draw_means(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(list(steps), [str(s) for s in steps])
         axes.set_xlabel(label)
-        axes.set_ylabel("retained score" if number == 0 else "")
+        axes.set_ylabel("retained score (share)" if number == 0 else "")
         drawn += [m for m in methods if m not in drawn]
     _legend(figure, drawn)
 
@@ -196,6 +211,7 @@ def _balance_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
         caption(
             "Balance costs retained score and buys equal work in every group.",
             "Means over the layers of each kind.",
+            commands.QUALITY,
         ),
         MEAN_HEIGHT_IN,
         partial(_draw_balance, part, methods),
@@ -222,8 +238,8 @@ def _draw_balance(rows: pd.DataFrame, methods: list[str], figure: FigureBase) ->
             found = [b for b in BALANCES if b in means.index]
             _line(axes, method, [BALANCES.index(b) for b in found], [means[b] for b in found])
         axes.set_xticks(range(len(BALANCES)), list(BALANCES))
-        axes.set_xlabel("balance")
-        axes.set_ylabel("retained score" if number == 0 else "")
+        axes.set_xlabel("balance (kind)")
+        axes.set_ylabel("retained score (share)" if number == 0 else "")
     _legend(figure, methods)
 
 
@@ -236,6 +252,7 @@ def _time_picture(rows: pd.DataFrame) -> Picture:
         caption(
             "Each dot is one layer at one block and density; wall clock on a CPU.",
             "Quick methods look at norms alone; the searches try many groupings.",
+            commands.QUALITY,
         ),
         height,
         partial(_draw_time, height, rows, methods),
@@ -243,7 +260,7 @@ def _time_picture(rows: pd.DataFrame) -> Picture:
 
 
 def _draw_time(height: float, rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:
-    axes = place(figure, height, 1.1, 0.5, style.WIDTH_IN - 1.25, height - 0.6)
+    axes = place(figure, height, 1.35, 0.5, style.WIDTH_IN - 1.5, height - 0.6)
     for (method,), part in groups(rows, ["method"]):
         y = methods.index(method)
         values = [row["regroup_s"] for row in records(part)]
@@ -253,4 +270,5 @@ def _draw_time(height: float, rows: pd.DataFrame, methods: list[str], figure: Fi
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.set_yticks(range(len(methods)), methods)
     axes.set_ylim(len(methods) - 0.4, -0.6)
-    axes.set_xlabel("seconds")
+    axes.set_xlabel("time of a regrouping (s)")
+    axes.set_ylabel("method")

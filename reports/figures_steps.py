@@ -28,7 +28,7 @@ from bench.step_table import (
     UNATTRIBUTED,
     WGRAD,
 )
-from reports import style
+from reports import commands, style
 from reports.picture import Picture, caption, place
 
 COLOURS = {  # the convolutions in shades of one colour: they are one kind of work
@@ -43,8 +43,8 @@ COLOURS = {  # the convolutions in shades of one colour: they are one kind of wo
     OTHER: style.FAINT,
     UNATTRIBUTED: style.RULE,
 }
-ROW_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.34, 2.9, 0.55, 0.34, 0.48
-BAR_IN, LEGEND_IN = 0.2, 0.62
+ROW_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.42, 0.75, 0.6, 0.34, 0.48
+BAR_IN, NAME_IN, LEGEND_IN = 0.2, 0.22, 0.75
 MOST = 14  # comparisons a picture: it stands on one page
 
 
@@ -78,6 +78,7 @@ def _speedups(number: int, rows: Sequence[Record]) -> Picture:
             "A point is the geometric mean over trials of fresh processes that took turns, its bar "
             "the 95 % interval over trials; open where it is noisy. The tick is Amdahl's bound: "
             "what shrinking the convolutions that became sparse to their density would give.",
+            commands.step(rows[0]),
         ),
         height,
         partial(_draw_speedups, height_in=height, rows=rows),
@@ -116,8 +117,12 @@ def _draw_speedups(figure: FigureBase, *, height_in: float, rows: Sequence[Recor
             style.times(row["speedup"]), (1.0, y), xycoords=("axes fraction", "data"),
             xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
-    _rows(axes, [row["label"] for row in rows])
-    axes.set_xlabel("speed-up of a whole training step over dense")
+    for y, row in enumerate(rows):
+        _name(axes, y - 0.3, row["label"])
+    axes.set_ylim(len(rows) - 0.6, -0.6)
+    _ticks(axes, list(range(len(rows))), [style.percent(1 - row["density"]) for row in rows])
+    axes.set_ylabel("sparsity")
+    axes.set_xlabel("speed-up of a whole training step over dense (×)")
     handles = [
         Line2D([], [], color=style.OURS_COLOUR, marker="o", label="measured, 95 %"),
         Line2D([], [], color=style.PALETTE[1], marker="|", linestyle="", markersize=10,
@@ -129,7 +134,7 @@ def _draw_speedups(figure: FigureBase, *, height_in: float, rows: Sequence[Recor
 def _taken_apart(
     name: str, what: str, rows: Sequence[Record], shares: pd.DataFrame
 ) -> Picture:  # fmt: skip
-    height = LEGEND_IN + BOTTOM_IN + (2 * BAR_IN + 0.16) * len(rows)
+    height = LEGEND_IN + BOTTOM_IN + (2 * BAR_IN + NAME_IN) * len(rows)
     return Picture(
         name,
         f"Where the time of a step goes: {what}",
@@ -137,6 +142,7 @@ def _taken_apart(
             _shares_finding(rows, shares),
             "A bar is the median step as it was timed, split by torch.profiler's shares: own time "
             "of operators on a CPU, kernels on CUDA. Unattributed is time in which none ran.",
+            commands.step(rows[0]),
         ),
         height,
         partial(_draw_shares, height_in=height, rows=rows, shares=shares),
@@ -163,26 +169,28 @@ def _draw_shares(
     labels, places = [], []
     for number, row in enumerate(rows):
         for offset, side in enumerate(SIDES):
-            y = number * (2 * BAR_IN + 0.16) + offset * BAR_IN
+            y = number * (2 * BAR_IN + NAME_IN) + offset * BAR_IN
             end = _bar(axes, y, shares[(shares["run_id"] == row["run_id"])
                                        & (shares["side"] == side)], seen)  # fmt: skip
             _beside(axes, style.duration(end / 1e3), end, y)
-            labels.append("dense" if side == "dense" else row["own_label"])
+            labels.append(side)
             places.append(y)
+        _name(axes, number * (2 * BAR_IN + NAME_IN) - 0.95 * BAR_IN, row["own_label"])
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
-    axes.set_ylim(places[-1] + BAR_IN * 0.75, -BAR_IN * 0.75)
+    axes.set_ylim(places[-1] + BAR_IN * 0.75, -BAR_IN - 0.5 * NAME_IN)
     _ticks(axes, places, labels)
     axes.set_xlabel("one training step (ms)")
+    axes.set_ylabel("side")
     handles = [Patch(**_look(k), label=k) for k in (*KINDS, UNATTRIBUTED) if k in seen]
     figure.legend(
-        handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.01, 1), fontsize=7.5,
-        columnspacing=1.2, handlelength=1.2,
+        handles=handles, loc="upper left", ncols=3, bbox_to_anchor=(0.01, 1),
+        fontsize=style.LEAST_PT, columnspacing=1.2, handlelength=1.2,
     )  # fmt: skip
 
 
 def _beside(axes: Axes, text: str, x: float, y: float) -> None:
     place_of: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, (x, y), fontsize=7.5, **place_of)
+    axes.annotate(text, (x, y), fontsize=style.LEAST_PT, **place_of)
 
 
 def _bar(axes: Axes, y: float, part: pd.DataFrame, seen: dict[str, None]) -> float:
@@ -209,12 +217,17 @@ def _axes(figure: FigureBase, height_in: float, top_in: float, bottom_in: float)
     return axes
 
 
-def _rows(axes: Axes, labels: Sequence[str]) -> None:
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    _ticks(axes, list(range(len(labels))), labels)
+def _name(axes: Axes, y: float, text: str) -> None:
+    """Write what a row is above it, from the left edge of the axes."""
+    room = (style.WIDTH_IN - LEFT_IN - 0.1) * 72
+    axes.annotate(
+        style.clipped(text, room, style.LEAST_PT), (0, y), xycoords=("axes fraction", "data"),
+        xytext=(4, 0), textcoords="offset points", va="center", fontsize=style.LEAST_PT,
+        color=style.FAINT, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.6},
+        zorder=2.2,
+    )  # fmt: skip
 
 
 def _ticks(axes: Axes, places: Sequence[float], labels: Sequence[Any]) -> None:
-    shown = [style.clipped(text, (LEFT_IN - 0.12) * 72, 7.5) for text in labels]
-    axes.set_yticks(list(places), shown, fontsize=7.5)
+    axes.set_yticks(list(places), [str(text) for text in labels])
     axes.tick_params(axis="y", length=0)

@@ -117,7 +117,19 @@ def measured(data: ReportData) -> list[str]:
             what.append(
                 f"{counted(len(runs), 'training run')} of {listed(sorted(set(runs['arm'])))}"
             )
+        steps = sorted({line["model"] for line in data.steps if line["environment"] == key})
+        if steps:
+            what.append(f"whole training steps of {listed(steps)}")
         sentences.append(f"{machine(data.environments.get(key), name)}. Here: {listed(what)}.")
+    others = [
+        (len(data.quality), counted(len(data.quality), "regrouping")),
+        (len(data.breakeven), "break-even searches: " + f"{len(data.breakeven)}"),
+        (data.gate is not None, "the verdicts of a gate"),
+        (data.self_test is not None, "a gate's test of itself"),
+    ]
+    told = [words for there, words in others if there]
+    if told:
+        sentences.append(f"{'Beside that' if sentences else 'Here'}: {listed(told)}.")
     return sentences or ["The folder holds no cell and no training run."]
 
 
@@ -128,12 +140,8 @@ def meaning(data: ReportData) -> list[str]:
         sentences += [accuracy_finding(data, key), *iso_finding(data, key)]
     if len(data.rows) and not (data.rows["status"] == "ok").any():
         sentences.append("No cell gave a valid time, so this says nothing about speed.")
-    if not len(data.rows):
-        sentences.append("No layer was timed alone: there are training runs only.")
-    if not len(data.runs):
-        sentences.append(
-            "No network was trained here, so this says nothing about accuracy or whole steps."
-        )
+    if data.gate is not None:
+        sentences.append(f"Gate: {data.gate['sentence']}")
     return sentences
 
 

@@ -105,6 +105,20 @@ def _gap_words(row: Record | None) -> str:
     return f"{said} ({points(low)} to {points(high)}: {verdict})"
 
 
+def accuracy_points(data: ReportData, row: Record) -> str:
+    """Return what an arm's accuracy differs from dense's, ``−0.45 ± 2.01 points``; "" unknown.
+
+    Args:
+        row: of the summary.
+    """
+    gaps = records(pick(data.gaps, ARM_KEYS, tuple(row[k] for k in ARM_KEYS)))
+    if not gaps or math.isnan(gaps[0]["gap"]):
+        return ""
+    half = (gaps[0]["gap_high"] - gaps[0]["gap_low"]) / 2
+    known = "" if math.isnan(half) else f" ± {100 * half:.2f}"
+    return f"{points(-gaps[0]['gap'])}{known} points"
+
+
 def references(runs: pd.DataFrame) -> list[str]:
     """Return the arms that others are held against: unstructured, then dense, where trained."""
     there = set(runs.loc[runs["accuracy"].notna(), "arm"])

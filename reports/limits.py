@@ -1,4 +1,4 @@
-"""How near to the machine's limit: ceilings, attainment, what preparing costs, break-even."""
+"""How near to the machine's limit: rooflines, ceilings, attainment, what preparing costs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from bench.records import OURS
 from bench.table import CONTEXT, PASSES
 from reports import style
 from reports.data import Key, ReportData, pick
+from reports.figures_roofline import roofline_picture
 from reports.parts import Block, Paragraph, Table
 
 
 def limit_blocks(data: ReportData) -> Iterator[Block]:
-    """Yield ceilings, attainment and amortisation of each context."""
+    """Yield rooflines, ceilings, attainment and amortisation of each context."""
+    if not len(data.rows):
+        return
     if not len(data.attainment):
         yield Paragraph("No cell was timed, so there is nothing to hold against a limit.")
         return
@@ -25,9 +28,12 @@ def limit_blocks(data: ReportData) -> Iterator[Block]:
         "Attainment tells waste from work: a fast small cell and a slow large one may be equally "
         "near to the limit. Means are geometric."
     )
-    for key in data.contexts():
+    for number, key in enumerate(data.contexts(), 1):
         if not len(pick(data.attainment, CONTEXT, key)):
             continue
+        picture = roofline_picture(data, key, number)
+        if picture is not None:
+            yield picture
         yield Paragraph(f"Attainment: {data.label(key)}", strong=True)
         yield Paragraph(_ceilings_text(data, key))
         yield _attainment_table(data, key)
@@ -101,38 +107,3 @@ def _count(calls: float) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %" if fraction >= 0.095 else f"{100 * fraction:.1f} %"
-
-
-def break_even_blocks(data: ReportData) -> Iterator[Block]:
-    """Yield a line a search for the break-even sparsity; nothing where none was made."""
-    rows = []
-    for line in data.breakeven:
-        found = line["sparsity"]
-        nearest = line["points"][-1] if line["answer"] == "never" else line["points"][0]
-        if found is not None:
-            told = f"{style.percent(found)} ({_range(line)})"
-            told += "" if line["monotone"] else ", points contradict each other"
-        else:
-            at = f"{nearest['speedup']:.2f}× at {style.percent(nearest['sparsity'])}"
-            told = f"{line['answer']}: {at} ({nearest['low']:.2f} to {nearest['high']:.2f})"
-        rows.append((
-            f"{line['layer']}, block {line['block']}, N {line['batch']}",
-            f"{line['pass']}, {line['dtype']}, {line['mode']}",
-            line["impl"],
-            told,
-            str(len(line["points"])),
-            line["device_name"],
-        ))  # fmt: skip
-    if not rows:
-        return
-    columns = ("layer", "pass", "implementation", "break-even sparsity", "points", "machine")
-    yield Table(columns, tuple(rows), (1.9, 1.4, 1.6, 2.4, 0.8, 1.5))
-    yield Paragraph(
-        "The sparsity from which on the implementation is faster than dense, by bisection on "
-        "cells timed together with dense. In brackets from the largest sparsity that is surely "
-        "slower to the least that is surely faster; never and always are answers."
-    )
-
-
-def _range(line: Record) -> str:
-    return f"{style.percent(line['low'])} to {style.percent(line['high'])}"

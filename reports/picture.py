@@ -15,8 +15,8 @@ from matplotlib.figure import Figure, FigureBase
 
 from bench.table import ALL, PASSES
 from reports import style
+from reports.commands import REPORT
 
-COMMAND = "python -m bench report DIR"
 PANELS = (*PASSES, ALL)
 PANEL_TITLES = {
     "fprop": "fprop (forward)",
@@ -45,7 +45,7 @@ class Picture:
 
     def standalone(self, *, titled: bool = False) -> Figure:
         """Return the figure alone, drawn; ``titled`` adds a strip with the title above it."""
-        lines = style.wrap(self.title, (style.WIDTH_IN - 0.2) * 72, 9, bold=True)
+        lines = style.wrap(self.title, (style.WIDTH_IN - 0.45) * 72, 9, bold=True)
         strip_in = 0.16 * len(lines) + 0.15 if titled else 0.0
         height_in = self.height_in + strip_in
         figure = Figure(figsize=(style.WIDTH_IN, height_in))
@@ -71,10 +71,16 @@ def place(
 
 
 def grid(
-    figure: FigureBase, height_in: float, *, left: float, top: float, bottom: float
+    figure: FigureBase,
+    height_in: float,
+    *,
+    left: float,
+    top: float,
+    bottom: float,
+    right: float = 0.1,
 ) -> Iterator[Axes]:
     """Yield the axes of four panels, two a row; margins in inches."""
-    rows, columns, gap, right = 2, 2, 0.78, 0.1
+    rows, columns, gap = 2, 2, 0.78
     width = (style.WIDTH_IN - left * columns - right) / columns
     height = (height_in - top - bottom - gap * (rows - 1)) / rows
     for place_no in range(4):
@@ -91,9 +97,13 @@ def empty_panel(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color=style.FAINT, transform=axes.transAxes)
 
 
-def caption(finding: str, reading: str) -> str:
-    """Return a caption: what is found, how to read it, what made it."""
-    return f"{finding} {reading} Made by: {COMMAND}"
+def caption(finding: str, reading: str, measured: str) -> str:
+    """Return a caption: what is found, how to read it, and what measured and drew it.
+
+    Args:
+        measured: the command behind the numbers, of :mod:`reports.commands`.
+    """
+    return f"{finding} {reading} Measured by: {measured}. Drawn by: {REPORT}."
 
 
 def block_order(block: str) -> tuple[int, ...]:

@@ -20,9 +20,8 @@ LESS = ("environment", "device", "model", "batch", *OWN)
 
 
 def step_blocks(data: ReportData) -> Iterator[Block]:
-    """Yield the section; where nothing was timed it says so."""
+    """Yield the section; nothing where no whole step was timed."""
     if not data.steps:
-        yield Paragraph(f"No whole training step was timed here; {COMMAND} does.")
         return
     rows = labelled(step_rows(data.steps))
     yield Paragraph(

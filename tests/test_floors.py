@@ -22,7 +22,7 @@ RANKS: dict[str, float] = {
     "bench.stats": 0,
     "bench.verdict": 0,
     "bench.records": 0.1,
-    "bench.energy": 0.1,
+    "bench.joules": 0,
     "bench.stop_rule": 0.1,
     "bench.layers": 0.1,
     "bench.plans": 0.2,

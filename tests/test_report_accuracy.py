@@ -113,7 +113,8 @@ def test_the_front_is_drawn_through_the_undominated_means(tmp_path):
 def test_bars_lie_on_both_axes_and_the_caption_says_how_it_was_made(tmp_path):
     data = loaded(tmp_path, runs_of(("unstructured", "hrbp2"), (0.1,)))
     (picture,) = accuracy_pictures(data)
-    assert picture.caption.endswith("Made by: python -m bench report DIR")
+    assert picture.caption.endswith("Drawn by: python -m bench report DIR.")
+    assert "Measured by: python -m bench accuracy --data digits" in picture.caption
     axes, _ = drawn(picture)
     ours = data.summary[data.summary["arm"] == "hrbp2"].iloc[0]
     segments = [s.tolist() for c in axes.collections for s in c.get_segments()]

@@ -94,7 +94,7 @@ def test_a_gate_without_times_has_no_picture(tmp_path: Path) -> None:
 def test_any_number_of_cells(tmp_path: Path, count: int) -> None:
     cells = [verdict(i, VerdictKind.PASS, 1 + i / 1e4, margin=0.03, trials=6) for i in range(count)]
     text = markdown(write(tmp_path, cells))
-    assert ("The 60 slowest of 100 are shown" in text) is (count == 100)
+    assert ("The 48 slowest of 100 are shown" in text) is (count == 100)
     assert ("20 further cells passed" in text) is (count == 100)
 
 

@@ -120,7 +120,7 @@ def test_slower_than_dense_is_said_plainly(report):
 def test_every_file_is_there_and_holds_the_headline(report):
     assert report.pdf.read_bytes().startswith(b"%PDF")
     assert b"/FontFile2" in report.pdf.read_bytes()  # TrueType letters: searchable
-    assert len(report.figures) == 4
+    assert len(report.figures) == 7
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in report.figures)
     page, markdown = text_of(report.html), report.markdown.read_text(encoding="utf-8")
     for line in report.headline:
@@ -132,7 +132,7 @@ def test_every_file_is_there_and_holds_the_headline(report):
 
 def test_the_page_needs_no_network(report):
     page = report.html.read_text(encoding="utf-8")
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 7
     assert not re.search(r'(src|href)="(?!#)', page)
     assert "@import" not in page
     assert "url(http" not in page
@@ -185,7 +185,7 @@ def test_results_alone(tmp_path):
     files = build_report(synthetic.write(tmp_path, synthetic.sweep()))
     text = text_of(files.html)
     assert "No network was trained here" in text
-    assert len(files.figures) == 3
+    assert len(files.figures) == 6
     assert not any("Accuracy" in line for line in files.headline)
 
 
@@ -194,7 +194,7 @@ def test_accuracy_alone(tmp_path):
     text = text_of(files.html)
     assert "No cell was measured, so no cell failed." in text
     assert "SYNTHETIC, nothing was measured (cpu)" in text
-    assert [p.stem for p in files.figures] == ["accuracy-speedup-1"]
+    assert [p.stem for p in files.figures] == ["headline", "accuracy-speedup-1"]
 
 
 def test_nothing_ok(tmp_path):
@@ -229,7 +229,7 @@ def test_two_machines_are_kept_apart(tmp_path):
     mean = math.prod(both_speedups(0.25)) ** (1 / 4)
     assert "E2: SYNTHETIC, nothing was measured" in text_of(files.html)
     assert f"{mean:.2f}× dense" in lines[second + 2]
-    assert len(files.figures) == 6
+    assert len(files.figures) == 11
 
 
 def test_two_recipes_and_two_blocks_are_told_apart_by_what_differs(tmp_path):
@@ -242,7 +242,7 @@ def test_two_recipes_and_two_blocks_are_told_apart_by_what_differs(tmp_path):
     files = build_report(synthetic.write(tmp_path, runs=runs))
     found = [line for line in files.headline if line.endswith(":")]
     assert found == ["epochs 12 · block 16x16:", "epochs 12 · block 8x8:", "epochs 24:"]
-    assert len(files.figures) == 2
+    assert len(files.figures) == 3
 
 
 def test_rounds_that_cells_share_are_rejected_once(tmp_path):
