@@ -86,7 +86,7 @@ def _swept(data: ReportData, key: Key, number: int) -> Iterator[Block]:
     if not rows:
         return
     yield Paragraph(f"From the sweep's densities: {data.label(key)}", strong=True)
-    yield Paragraph(swept_finding(rows))
+    yield Paragraph(f"{swept_finding(rows)} A search pins it down: {commands.BREAK_EVEN}.")
     rest = [row for row in rows if row["answer"] != "always"]
     if rest:
         spans = [
@@ -118,5 +118,5 @@ def swept_finding(rows: list[Record]) -> str:
     return (
         f"Of {len(rows)} pairs of layer and block measured at "
         f"two sparsities or more, from {style.percent(least)} to {style.percent(most)}: "
-        f"{'; '.join(told)}. A search pins it down: {commands.BREAK_EVEN}."
+        f"{'; '.join(told)}."
     )
