@@ -16,6 +16,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from hrbp_core.shapes import ConvShape, Pair, Pass
@@ -124,17 +125,15 @@ class Cell:
             del recipe["taps"]
         return data
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """Names the cell by content."""
         return digest(self.to_dict())
 
-    @property
+    @cached_property
     def case_id(self) -> str:
         """Names case and mode; leaves the implementation out, so that speed-ups join safely."""
-        data = self.to_dict()
-        del data["impl"]
-        return digest(data)
+        return digest({k: v for k, v in self.to_dict().items() if k != "impl"})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Cell:

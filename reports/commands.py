@@ -35,9 +35,10 @@ def sweep(key: Key) -> str:
 def training(data: ReportData, key: Key) -> str:
     """Return the command of a context of training runs."""
     runs = pick(data.runs, ACCURACY_CONTEXT, key)
-    told = dict(part.split(" ", 1) for part in str(key[3]).split(", ") if " " in part)
+    settings = (part.partition(" ") for part in str(key[3]).split(", "))
+    told: dict[str, str] = {name: value for name, _, value in settings if value}
     sparse = sorted({float(d) for d in runs["density"]} - {1.0}, reverse=True)
-    options = {
+    options: dict[str, Any] = {
         "data": key[1],
         "model": key[2],
         "arms": ",".join(sorted(set(map(_arm, runs["arm"], runs["pattern"])))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from reports.picture import (
 ENDS = ["speedup", "speedup_low", "speedup_high"]
 LINES_IN, LEFT_IN, LABEL_PT = 4.0, 0.68, 8.0
 PANEL_IN = 1.92  # wide, of the grid
-FAINT_LINE = {"colors": style.FAINT, "linewidths": 0.5, "alpha": 0.4}
+FAINT_LINE: dict[str, Any] = {"colors": style.FAINT, "linewidths": 0.5, "alpha": 0.4}
 
 
 def kernel_pictures(data: ReportData) -> list[Picture]:

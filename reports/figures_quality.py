@@ -102,7 +102,7 @@ def _retained(rows: pd.DataFrame, methods: Sequence[str]) -> str:
     there = part.groupby("density")["method"].nunique()
     density = float(min(there[there == there.max()].index))
     means = part[part["density"] == density].groupby("method")["retained"].mean()
-    best, worst = means.idxmax(), means.idxmin()
+    best, worst = str(means.idxmax()), str(means.idxmin())
     return (
         f"At sparsity {style.percent(1 - density)} {best} retains {means[best]:.2f} of all score, "
         f"{worst} {means[worst]:.2f} (means over layers)."

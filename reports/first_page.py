@@ -65,8 +65,8 @@ def meanings(data: ReportData) -> Iterator[str]:
         rows = records(pick(data.swept, [*CONTEXT, "impl"], (*key, OURS)))
         if any(row["answer"] != "always" for row in rows):
             yield findings.said(data, key, swept_finding(rows))
-    rows = labelled(step_rows(data.steps))
-    timed = records(rows[rows["speedup"].notna()])
+    steps = labelled(step_rows(data.steps))
+    timed = records(steps[steps["speedup"].notna()])
     if timed:
         yield f"Whole training steps: {figures_steps.finding(timed)}"
     if len(data.quality):

@@ -114,7 +114,7 @@ def test_the_report_says_how_near_to_the_limit(tmp_path) -> None:
     assert "matrix rate 200 GFLOP/s; copy, read and written bytes counted 20 GB/s" in text
     assert "| masked" in text.replace("\\", "")
     assert "0 of 24" in text
-    assert "## Break-even" not in text
+    assert "Break-even sparsity by search: none was made here" in text
 
 
 def test_the_report_without_a_ceiling_or_a_time(tmp_path) -> None:
