@@ -12,6 +12,7 @@ import matplotlib
 
 from bench.store import StoreError
 from reports import compare, compare_content, compare_findings, data, findings, style
+from reports.cells import FILE, write_csv
 from reports.content import Section, sections
 from reports.document import write_pdf
 from reports.page import write_html, write_markdown
@@ -20,17 +21,21 @@ from reports.picture import Picture
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written, and the findings as lines of at most 100 characters."""
+    """What was written, and the findings as lines of at most 100 characters.
+
+    ``cells`` is None where no cell is stored.
+    """
 
     pdf: Path
     html: Path
     markdown: Path
+    cells: Path | None
     figures: list[Path]
     headline: list[str]
 
 
 def build_report(folder: Path, out: Path | None = None) -> ReportFiles:
-    """Write report.pdf, report.html, report.md and figures/*.png.
+    """Write report.pdf, report.html, report.md, cells.csv and figures/*.png.
 
     The same stored results give the same bytes. Pictures of an older report that this one does
     not have are removed.
@@ -51,6 +56,7 @@ def build_report(folder: Path, out: Path | None = None) -> ReportFiles:
         write_pdf(target / "report.pdf", parts)
         write_html(target / "report.html", loaded, parts)
         write_markdown(target / "report.md", parts)
+        write_csv(target / FILE, loaded)
     return _files(target, figures, findings.headline(loaded))
 
 
@@ -72,7 +78,9 @@ def build_comparison(folders: Sequence[Path], out: Path) -> ReportFiles:
         )
         figures = _write_figures(target / "figures", brief, stale)
         write_pdf(target / "report.pdf", brief)
-        write_html(target / "report.html", compare_content.every_cell(found), whole)
+        every = compare_content.every_cell(found)
+        write_html(target / "report.html", every, whole)
+        write_csv(target / FILE, every)
         write_markdown(target / "report.md", brief)
     return _files(target, figures, compare_findings.headline(found, cells))
 
@@ -82,6 +90,7 @@ def _files(target: Path, figures: list[Path], headline: list[str]) -> ReportFile
         pdf=target / "report.pdf",
         html=target / "report.html",
         markdown=target / "report.md",
+        cells=target / FILE if (target / FILE).exists() else None,
         figures=figures,
         headline=headline,
     )
