@@ -129,5 +129,6 @@
   addEventListener("beforeprint", () => { before = first; show(0, PRINTED); });
   addEventListener("afterprint", () => show(before));
   find("tool").hidden = false;
+  find("still").remove();
   filter();
 })();
