@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -10,9 +9,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
 from bench.records import Measurement, Status
@@ -144,43 +141,6 @@ def test_the_page_needs_no_network(report):
 def test_ids_on_the_page_are_unique(report):
     ids = re.findall(r'\sid="([^"]+)"', report.html.read_text(encoding="utf-8"))
     assert len(ids) == len(set(ids))
-
-
-def table_of(page: Path) -> dict[str, Any]:
-    """Return the page's table of cells as its script reads it."""
-    found = re.search(r'id="table">(.*?)</script>', page.read_text(encoding="utf-8"))
-    assert found
-    return json.loads(found[1])
-
-
-def test_every_cell_stands_in_the_page_and_beside_it(report):
-    table, beside = table_of(report.html), pd.read_csv(report.cells)
-    assert table["rows"] == len(beside) == 96
-    for column in table["columns"]:
-        assert len(column["at"]) == 96
-        if column["csv"]:
-            kept = column.get("values", column["texts"])
-            told = [kept[i] for i in column["at"]]
-            stored = beside[column["csv"]].astype(object).where(beside[column["csv"]].notna(), None)
-            assert [t or None for t in told] == [s or None for s in stored], column["csv"]
-
-
-def test_a_cell_that_no_line_reports_is_in_the_files(tmp_path):
-    files = build_report(synthetic.write(tmp_path, synthetic.sweep()[:-1]))
-    beside = pd.read_csv(files.cells)
-    assert list(beside["status"]).count("missing") == 1
-    assert beside["samples"].dtype == float  # one is absent
-    assert "31.0" not in files.cells.read_text(encoding="utf-8")
-    assert table_of(files.html)["rows"] == 96
-
-
-def test_an_older_file_of_cells_goes(tmp_path):
-    stale = tmp_path / "report" / "cells.csv"
-    stale.parent.mkdir()
-    stale.write_text("")
-    files = build_report(synthetic.write(tmp_path, runs=synthetic.training_runs(E)))
-    assert files.cells is None
-    assert not stale.exists()
 
 
 def test_the_failed_cell_is_listed_with_its_reason(report):
