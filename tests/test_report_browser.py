@@ -135,7 +135,7 @@ def test_filters_and_clear(opened, path):
     view.select_option("select[data-column=machine]", index=1)
     assert set(column(view, "machine")) == {"E1"}
     view.click("text=Clear filters")
-    view.wait_for_function("document.getElementById('shown').textContent.startsWith('192')")
+    playwright.expect(view.locator("#shown")).to_have_text("192 of 192 cells")
     view.fill("#words", "CONV5_1 masked")
     assert set(column(view, "layer")) == {"conv5_1"}
     assert set(column(view, "implementation")) == {"masked_dense"}
