@@ -76,7 +76,7 @@ def _columns(frame: pd.DataFrame, data: ReportData) -> Iterator[Column]:
     yield from _interval(frame, "median, 95 %", "low_s", "high_s", style.duration)
     yield _number(frame, "speed-up", "speedup", style.times) | {"range": [1, "×"]}
     yield from _interval(frame, "speed-up, 95 %", "speedup_low", "speedup_high", style.times)
-    yield _number(frame, "GFLOP/s", "gflops", lambda rate: f"{rate:.3g}")
+    yield _number(frame, "GFLOP/s", "gflops", _rate)
     yield _number(frame, "attainment", "attainment", lambda share: f"{100 * share:.3g} %")
     yield _number(frame, "samples", "samples", lambda count: f"{count:g}")
     yield from (_plain(frame, name) for name in ("flags", "reason"))
@@ -116,6 +116,10 @@ def _interval(
     for end, numbers in zip((low, high), ends, strict=True):
         values, at = _distinct(numbers)
         yield {"name": "", "csv": end, "texts": [], "values": values, "at": at}
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 999.5 else f"{rate:.3g}"  # not 1.7e+05
 
 
 def _numbers(series: pd.Series[Any]) -> list[float | None]:
