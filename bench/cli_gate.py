@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KEPT = "nothing is left behind but the trials in --out"
 TERMINATED = 143
+USUAL = "python -m bench gate --base-rev HEAD"
 
 
 def register(app: typer.Typer) -> None:
@@ -159,10 +160,11 @@ def _check_ways(
     if len(ways) != 1 or len(stored) == 1:
         print(
             "error: expected --base-rev REV, --promoted NAME, --base DIR and --head DIR, or "
-            f"--self-test; got {', '.join(ways) or 'none of them'}; the working tree against the "
-            "last commit: python -m bench gate --base-rev HEAD",
+            f"--self-test; got {', '.join(ways) or 'none of them'}",
             file=sys.stderr,
         )
+        if not ways:
+            print(f"the working tree against the last commit: {USUAL}", file=sys.stderr)
         raise typer.Exit(2)
 
 

@@ -135,7 +135,10 @@ def test_one_way_is_asked(origin, tmp_path, words, got) -> None:
     done = gate(origin, tmp_path / "t", *words)
     assert done.returncode == 2, done.stdout
     assert done.stderr.startswith("error: expected --base-rev REV, ")
-    assert done.stderr.endswith(f"; got {got}\n")
+    said, *more = done.stderr.splitlines()
+    assert said.endswith(f"; got {got}")
+    usual = "the working tree against the last commit: python -m bench gate --base-rev HEAD"
+    assert more == ([] if words else [usual])
 
 
 # --- two revisions, none of them measured -------------------------------------------------
