@@ -13,7 +13,7 @@ from bench.cli_lists import split
 from bench.progress import bar
 
 KEPT = "finished runs are kept, unfinished ones up to a checkpoint; the same command goes on"
-_HELP_PRESET = "digits (under 2 minutes on 2 cores), cifar10-short, cifar10-full, imagenet."
+_HELP_PRESET = "digits (two to five minutes on 2 cores), cifar10-short, cifar10-full, imagenet."
 _HELP_ARMS = "E.g. dense,unstructured:rigl,hrbp2,hrbp2:set,grouped,thin."
 
 

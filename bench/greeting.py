@@ -53,7 +53,7 @@ def _with_results(there: Path, root: Path, gpu: bool) -> Iterator[Step]:
         yield "look at what is measured", f"open {page.relative_to(root)}"
     if not (there / ACCURACY).exists():
         yield (
-            "what it costs in accuracy: two minutes",
+            "what it costs in accuracy: minutes",
             f"python -m bench accuracy --preset digits --out {name}",
         )
     else:
