@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 
@@ -177,7 +176,7 @@ def _label(axes: Axes, arms: pd.DataFrame, looks: dict[str, Look], area: Spot) -
     boxes = place_labels(spots, sizes, area, marks, list(_segments(axes, area, arms)))
     for box, spot, lines, (colour, *_) in zip(boxes, spots, texts, looks.values(), strict=True):
         if box is not None:
-            _write(axes, area, box, spot, "\n".join(lines), _darker(colour))
+            _write(axes, area, box, spot, "\n".join(lines), style.lettering(colour))
     return [name for name, box in zip(looks, boxes, strict=True) if box is None]
 
 
@@ -193,12 +192,6 @@ def _write(axes: Axes, area: Spot, box: Box, spot: Spot, text: str, colour: str)
             [x / area[0], to_x / area[0]], [y / area[1], to_y / area[1]], color=colour,
             linewidth=0.5, transform=axes.transAxes, zorder=2.5,
         )  # fmt: skip
-
-
-def _darker(colour: str) -> str:
-    """Return the colour mixed with ink, so that letters in it can be read on paper."""
-    (red, green, blue), ink = to_rgb(colour), to_rgb(style.INK)
-    return to_hex((0.6 * red + 0.4 * ink[0], 0.6 * green + 0.4 * ink[1], 0.6 * blue + 0.4 * ink[2]))
 
 
 def _spot(axes: Axes, area: Spot, speedup: float, accuracy: float) -> Spot:

@@ -13,7 +13,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
-from matplotlib.colors import to_hex, to_rgb
 
 from reports import style
 from reports.cells import FILE, page_table
@@ -101,16 +100,9 @@ def _on_page() -> dict[str, str]:
     ink, faint, rule, paper = style.INK, style.FAINT, style.RULE, style.PAPER
     found = {ink: "var(--ink)", faint: "var(--faint)", rule: "var(--rule)", paper: "var(--paper)"}
     for colour in (*style.PALETTE, faint):
-        dark, light = (_lettering(colour, ink) for ink in (style.INK, DARK_INK))
+        dark, light = (style.lettering(colour, ink) for ink in (style.INK, DARK_INK))
         found.setdefault(dark, f"light-dark({dark}, {light})")
     return found
-
-
-def _lettering(colour: str, ink: str) -> str:
-    """Return the colour mixed with ink as the figures do it."""
-    pairs = zip(to_rgb(colour), to_rgb(ink), strict=True)
-    red, green, blue = (0.6 * own + 0.4 * other for own, other in pairs)
-    return to_hex((red, green, blue))
 
 
 def svg(picture: Picture) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -170,6 +171,13 @@ def clipped(text: object, width: float, size_pt: float) -> str:
     while line and width_pt(line + "…", size_pt) > width:
         line = line[:-1]
     return line + "…"
+
+
+def lettering(colour: str, ink: str = INK) -> str:
+    """Return the colour mixed with ink, so that letters in it can be read on paper."""
+    pairs = zip(to_rgb(colour), to_rgb(ink), strict=True)
+    red, green, blue = (0.6 * own + 0.4 * other for own, other in pairs)
+    return to_hex((red, green, blue))
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
