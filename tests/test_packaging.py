@@ -162,3 +162,12 @@ def test_results_that_are_kept_are_not_ignored(texts: dict[str, str]) -> None:
     assert not ignored("reports/recorded/results/results.jsonl")
     for path in ("results/quick/results.jsonl", ".venv/x", ".venv-tox/x", ".tox/x", ".cache/x"):
         assert ignored(path), path
+    for link in (".venv", ".venv-tox", ".tox", ".cache"):  # links to folders elsewhere, too
+        assert ignored(link), link
+
+
+def test_nothing_that_is_ignored_is_kept(texts: dict[str, str]) -> None:
+    # a .venv that was a link once stood here, and no fresh checkout could be installed
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert kept.stdout.split() == []
