@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -11,8 +12,13 @@ Record = dict[str, Any]
 
 
 def records(frame: pd.DataFrame) -> list[Record]:
-    """Return the rows as dicts by column name."""
-    return cast(list[Record], frame.to_dict("records"))
+    """Return the rows as dicts by column name, with Python's numbers.
+
+    Column by column: a report of 10,000 cells spent 4 of 56 s in ``to_dict("records")``.
+    """
+    names = [str(name) for name in frame.columns]
+    columns = [frame[name].tolist() for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def groups(
@@ -27,5 +33,17 @@ def stacked(frames: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Return the rows of all frames, one under another, in ``columns``.
 
     pd.concat warns, and changes its mind between versions, where a column is empty in one frame.
+    A column that a frame lacks is NaN there.
     """
-    return pd.DataFrame([row for frame in frames for row in records(frame)], columns=columns)
+    parts = [frame for frame in frames if len(frame)]
+    if not parts:  # of no values pandas makes numbers
+        return pd.DataFrame([], columns=columns)
+    found: dict[str, list[Any]] = {
+        name: [
+            value
+            for frame in parts
+            for value in (frame[name].tolist() if name in frame else [math.nan] * len(frame))
+        ]
+        for name in columns
+    }
+    return pd.DataFrame(found, columns=columns)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.frames import groups
+from bench.frames import Record, groups, records
 from bench.records import REFERENCE_IMPL, Status
 from bench.stats import geometric_mean
 from bench.table import CONTEXT
@@ -90,27 +91,30 @@ def break_evens(totals: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     there = totals[totals["impl"] != REFERENCE_IMPL].dropna(subset="speedup")
-    for key, group in groups(there, SWEPT):
-        if group["density"].nunique() > 1:
-            found.append(dict(zip(SWEPT, key, strict=True)) | _crossing(group))
+    lines: dict[tuple[Any, ...], list[Record]] = {}
+    for row in records(there.sort_values(SWEPT, kind="stable")):
+        lines.setdefault(tuple(row[name] for name in SWEPT), []).append(row)
+    for key, line in lines.items():
+        if len({row["density"] for row in line}) > 1:
+            found.append(dict(zip(SWEPT, key, strict=True)) | _crossing(line))
     return pd.DataFrame(found, columns=SWEPT_COLUMNS)
 
 
-def _crossing(group: pd.DataFrame) -> dict[str, object]:
-    line = group.sort_values("density", ascending=False)
-    sparsity, ratio = (1 - line["density"]).to_numpy(), line["speedup"].to_numpy(dtype=float)
-    slower = np.flatnonzero(ratio <= 1)
+def _crossing(rows: list[Record]) -> dict[str, object]:
+    line = sorted(rows, key=lambda row: -row["density"])
+    sparsity, ratio = [1 - row["density"] for row in line], [row["speedup"] for row in line]
+    slower = [place for place, value in enumerate(ratio) if value <= 1]
     answer, at = "always", math.nan
-    if len(slower):
-        last = int(slower[-1])
+    if slower:
+        last = slower[-1]
         answer = "never"
         if last + 1 < len(ratio):
-            logs = np.log(ratio[last : last + 2])
+            here, there = (math.log(value) for value in ratio[last : last + 2])
             step = sparsity[last + 1] - sparsity[last]
-            answer, at = "found", float(sparsity[last] + step * logs[0] / (logs[0] - logs[1]))
-    low = float(max(sparsity[(line["speedup_high"] < 1).to_numpy()], default=0.0))
-    high = float(min(sparsity[(line["speedup_low"] > 1).to_numpy()], default=1.0))
-    ends = {"least": float(sparsity[0]), "most": float(sparsity[-1]), "points": len(line)}
+            answer, at = "found", sparsity[last] + step * here / (here - there)
+    low = max((1 - row["density"] for row in line if row["speedup_high"] < 1), default=0.0)
+    high = min((1 - row["density"] for row in line if row["speedup_low"] > 1), default=1.0)
+    ends = {"least": sparsity[0], "most": sparsity[-1], "points": len(line)}
     known = {"low": min(low, high), "high": max(low, high), "monotone": low <= high}
     return {"answer": answer, "sparsity": at} | known | ends
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from bench import floors
@@ -27,7 +26,7 @@ from bench.frames import Record, groups, stacked
 from bench.frames import records as rows_of
 from bench.joules import joules
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
-from bench.stats import geometric_mean, median, median_interval, severe_outliers
+from bench.stats import geometric_mean, median, median_interval, quantiles, severe_outliers
 from hrbp_core.shapes import ConvShape, Pass
 
 if TYPE_CHECKING:
@@ -160,10 +159,10 @@ def _case_columns(case: Case) -> dict[str, Any]:
 
 def _time_columns(samples: tuple[float, ...]) -> dict[str, Any]:
     low, high = median_interval(samples)
-    p05, q1, q3, p95 = np.percentile(samples, [5, 25, 75, 95])
-    times = (median(samples), low, high, min(samples), float(p05), float(p95), float(q3 - q1))
+    p05, q1, q3, p95 = quantiles(samples, (0.05, 0.25, 0.75, 0.95))
+    times = (median(samples), low, high, min(samples), p05, p95, q3 - q1)
     row = dict(zip(_TIMES, times, strict=True))
-    return row | {"severe": severe_outliers(samples, float(q1), float(q3))}
+    return row | {"severe": severe_outliers(samples, q1, q3)}
 
 
 def _ratio_columns(measurement: Measurement, dense: Measurement) -> dict[str, Any]:
@@ -269,9 +268,12 @@ def coverage(table: pd.DataFrame) -> pd.DataFrame:
     together = totals(table).assign(**{"pass": ALL})
     ratios = stacked([table, together], [*COVERAGE_KEYS, *_RATIO, "attainment"])
     ratios = _with_all(ratios, "block")
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for row in rows_of(ratios):
+        found.setdefault(tuple(row[k] for k in COVERAGE_KEYS), []).append(row)
     means = [
         dict(zip(COVERAGE_KEYS, key, strict=True)) | _mean_columns(group)
-        for key, group in groups(ratios, COVERAGE_KEYS)
+        for key, group in found.items()
     ]
     joined = counts.reset_index().merge(pd.DataFrame(means), on=COVERAGE_KEYS, how="left")
     count_columns = ["cells", "faster", "slower"]
@@ -284,15 +286,15 @@ def _with_all(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.concat([frame, frame.assign(**{column: ALL})], ignore_index=True)
 
 
-def _mean_columns(group: pd.DataFrame) -> dict[str, Any]:
-    there = group.dropna(subset="speedup")
-    values = there["speedup"].tolist()
+def _mean_columns(group: list[Record]) -> dict[str, Any]:
+    there = [row for row in group if not math.isnan(row["speedup"])]
+    near = [row["attainment"] for row in group if not math.isnan(row["attainment"])]
     return {
-        "speedup": geometric_mean(values),
-        "speedup_min": min(values, default=math.nan),
-        "speedup_max": max(values, default=math.nan),
-        "attainment": geometric_mean(group["attainment"].dropna().tolist()),
-        "cells": len(values),
-        "faster": int((there["speedup_low"] > 1).sum()),
-        "slower": int((there["speedup_high"] < 1).sum()),
+        "speedup": geometric_mean([row["speedup"] for row in there]),
+        "speedup_min": min((row["speedup"] for row in there), default=math.nan),
+        "speedup_max": max((row["speedup"] for row in there), default=math.nan),
+        "attainment": geometric_mean(near),
+        "cells": len(there),
+        "faster": sum(row["speedup_low"] > 1 for row in there),
+        "slower": sum(row["speedup_high"] < 1 for row in there),
     }

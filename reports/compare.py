@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Folder:
     """One folder of a comparison.
 
     Attributes:
-        label: its name, told apart from the others'.
+        label: its name, told apart from the others'. path: where it lies.
         cells: our speed-ups, one row a case and pass ("all": the three together), :data:`COLUMNS`.
         doubled: cells stored under several environments, suites or layer names; the last counts.
     """
@@ -51,6 +51,7 @@ class Folder:
     data: ReportData
     cells: pd.DataFrame
     doubled: int
+    path: Path
 
     @property
     def machines(self) -> list[Environment | None]:
@@ -101,7 +102,7 @@ def load(paths: Sequence[Path]) -> list[Folder]:
     for path, label in zip(paths, labels(paths), strict=True):
         loaded = data.load(path)
         cells, doubled = own_cells(loaded)
-        found.append(Folder(label, loaded, cells, doubled))
+        found.append(Folder(label, loaded, cells, doubled, path))
     return found
 
 
@@ -166,7 +167,7 @@ def nearly_shared(folders: Sequence[Folder]) -> list[SharedCell]:
         shapes = folder.cells["shape"].str.split(" ", n=1)
         cells = folder.cells.assign(batch=shapes.str[0], size=shapes.str[1])
         cells = cells.drop_duplicates(NEARLY, keep=False)
-        loose.append(Folder(folder.label, folder.data, cells, folder.doubled))
+        loose.append(replace(folder, cells=cells))
     return shared_cells(loose, NEARLY)
 
 

@@ -31,6 +31,7 @@ from reports.compare_folders import (
     source_blocks,
 )
 from reports.compare_networks import accuracy_blocks, step_overlay
+from reports.compare_trend import trend_blocks
 from reports.content import Section
 from reports.data import ReportData, own_settings
 from reports.figures_compare import speedup_pictures
@@ -55,6 +56,7 @@ def sections(
         ("Findings", _first_page(folders, cells, whole)),
         ("Speed-up over dense, side by side", _speedups(folders, cells, most)),
         ("Times", _times(folders, cells, most)),
+        ("Trend", trend_blocks(folders)),
         ("Accuracy", accuracy_blocks(folders)),
         ("Whole training steps", step_overlay(folders)),
         ("What some have and others lack", lacking_blocks(folders)),

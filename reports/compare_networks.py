@@ -43,7 +43,7 @@ def accuracy_blocks(folders: Sequence[Folder]) -> Iterator[Block]:
         "A point is the mean last-epoch test accuracy over runs, its bar the 95 % t-interval; "
         "none of one run."
     )
-    dots = Dots(labels, rows, [("accuracy", "accuracy")], "accuracy (%)", speedups=False)
+    dots = Dots(labels, rows, [("accuracy", "accuracy")], "accuracy (%)", "arm", speedups=False)
     yield from pictures("compare-accuracy", "Accuracy of the arms that are shared", told, dots)
     yield Paragraph("Every shared arm", strong=True)
     apart = {key: settings_apart(found) for key, found in shared.items()}
@@ -137,7 +137,7 @@ def step_overlay(folders: Sequence[Folder]) -> Iterator[Block]:
         "A point is the geometric mean over trials of a whole training step's speed-up over "
         "dense, its bar the 95 % t-interval."
     )
-    dots = Dots(labels, rows, [("step", "whole training step")], "speed-up over dense")
+    dots = Dots(labels, rows, [("step", "whole training step")], "speed-up over dense", "network")
     yield from pictures("compare-steps", "Whole training steps that are shared", told, dots)
     table = tuple(
         (name(key), *(_step_text(table[key]) for table in tables)) for key in common

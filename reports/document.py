@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
@@ -87,8 +88,8 @@ class Flow:
             self.y += step
 
 
-def write_pdf(path: Path, sections: Sequence[Section]) -> None:
-    """Write the report; the same sections give the same bytes. Call it within ``style.RC``."""
+def write_pdf(target: Path | BinaryIO, sections: Sequence[Section]) -> None:
+    """Write the report; the same sections give the same bytes. Call it within ``style.look``."""
     flow = Flow()
     flow.text(TITLE, 19, bold=True)
     flow.skip(0.1)
@@ -98,7 +99,7 @@ def write_pdf(path: Path, sections: Sequence[Section]) -> None:
             _block(flow, block)
     _footers(flow.pages)
     facts = {"Title": TITLE, "Creator": "", "Producer": "", "CreationDate": None}
-    with PdfPages(path, metadata=facts) as pdf:
+    with PdfPages(target, metadata=facts) as pdf:
         for page in flow.pages:
             pdf.savefig(page)
 

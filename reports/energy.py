@@ -19,6 +19,7 @@ from reports.parts import Block, Paragraph, Table
 from reports.picture import Picture, caption, place
 from reports.steps import labelled
 
+LEAST_IN = 0.85  # high: the name of the rows stands upright beside them
 ROW_IN, TOP_IN, BOTTOM_IN, LEFT_IN, RIGHT_IN = 0.2, 0.1, 0.45, 2.55, 0.15
 MOST_ROWS = 36
 Pair = tuple[str, float, float]  # what, dense's joules, ours
@@ -68,7 +69,7 @@ def _calls(data: ReportData, key: tuple[object, ...]) -> Iterator[Pair]:
 
 def _blocks(name: str, what: str, pairs: Sequence[Pair], measured: str) -> Iterator[Block]:
     shown = sorted(pairs, key=lambda p: p[2] / p[1])[:MOST_ROWS]
-    height = TOP_IN + BOTTOM_IN + ROW_IN * len(shown)
+    height = TOP_IN + BOTTOM_IN + max(ROW_IN * len(shown), LEAST_IN)
     more = "" if len(shown) == len(pairs) else f" The {len(shown)} lowest ratios are drawn."
     yield Picture(
         name,

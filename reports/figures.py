@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import FigureBase
 
 from bench.frames import Record, groups, records, stacked
@@ -28,12 +26,13 @@ from reports.picture import (
     caption,
     empty_panel,
     grid,
+    segments,
 )
 
 ENDS = ["speedup", "speedup_low", "speedup_high"]
 LINES_IN, LEFT_IN, LABEL_PT = 4.0, 0.68, 8.0
 PANEL_IN = 1.92  # wide, of the grid
-FAINT_LINE: dict[str, Any] = {"colors": style.FAINT, "linewidths": 0.5, "alpha": 0.4}
+FAINT_LINE: dict[str, Any] = {"color": style.FAINT, "linewidth": 0.5, "alpha": 0.4}
 
 
 def kernel_pictures(data: ReportData) -> list[Picture]:
@@ -146,14 +145,14 @@ def _draw_panel(axes: Axes, part: pd.DataFrame, densities: set[float]) -> None:
         # side by side, so that equal speed-ups do not hide each other
         aside = 2 ** (0.14 * (0.5 - number / max(len(found) - 1, 1)))
         x = line["density"].to_numpy() * aside
-        lines.append(np.column_stack([x, line["speedup"]]))
+        lines.append(list(zip(x, line["speedup"], strict=True)))
         for place, low, high in zip(x, line["speedup_low"], line["speedup_high"], strict=True):
-            bars.append([(place, low), (place, high)])
-    axes.add_collection(LineCollection(lines, **FAINT_LINE), autolim=False)
-    axes.add_collection(LineCollection(bars, **FAINT_LINE), autolim=False)
+            bars.append(((place, low), (place, high)))
+    segments(axes, lines, **FAINT_LINE)
+    segments(axes, bars, **FAINT_LINE)
     if len(found) > 1 or len(part) == 1:
-        points = np.concatenate(lines)
-        axes.plot(points[:, 0], points[:, 1], ".", color=style.FAINT, markersize=2, alpha=0.5)
+        points = [spot for line in lines for spot in line]
+        axes.plot(*zip(*points, strict=True), ".", color=style.FAINT, markersize=2, alpha=0.5)
     axes.set_xlabel("sparsity (% of weights dropped)")
     axes.set_ylabel("speed-up over dense (×)")
 

@@ -13,6 +13,7 @@ from reports import style
 from reports.picture import Picture, caption, place
 
 MOST_ROWS = 36
+LEAST_IN = 0.85  # high: the name of the rows stands upright beside them
 ROW_IN, TOP_IN, BOTTOM_IN, LEFT_IN, RIGHT_IN = 0.2, 0.1, 0.45, 1.9, 0.75
 
 
@@ -39,7 +40,7 @@ def break_even_picture(
 ) -> Picture:
     """Return the picture of the first rows, as many as a page holds."""
     shown = spans[:MOST_ROWS]
-    height = TOP_IN + BOTTOM_IN + ROW_IN * len(shown)
+    height = TOP_IN + BOTTOM_IN + max(ROW_IN * len(shown), LEAST_IN)
     more = "" if len(shown) == len(spans) else f" {len(spans) - len(shown)} more are not drawn."
     return Picture(
         name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,9 +21,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from bench.table import ALL
 from reports import style
 from reports.compare import SharedCell, Span, mean_ratio, mean_speedup, single
-from reports.picture import PANELS, Picture, empty_panel, place
+from reports.picture import PANELS, Picture, empty_panel, name_rows, place
 
 COMMAND = "python -m bench report DIR DIR --compare"
+OVER_DENSE = "Speed-up over each folder's own dense"
 LEFT_IN, RIGHT_IN, GAP_IN, BOTTOM_IN, TITLE_IN = 1.95, 0.12, 0.14, 0.52, 0.28
 POINT_IN, ROW_GAP_IN, LEGEND_LINE_IN = 0.125, 0.09, 0.17
 MOST_IN = 7.9  # of the rows of one picture: with title and caption it fits a page
@@ -38,7 +39,7 @@ class Dots:
 
     Attributes:
         labels: of the folders. rows: from top to bottom.
-        panels: (key in a row, title), side by side. unit: below each.
+        panels: (key in a row, title), side by side. unit: below each. what: a row is.
         speedups: the axis is a logarithmic one of speed-ups; a linear one of percent otherwise.
     """
 
@@ -46,6 +47,7 @@ class Dots:
     rows: Sequence[Row]
     panels: Sequence[tuple[str, str]]
     unit: str
+    what: str
     speedups: bool = True
 
     @property
@@ -77,7 +79,7 @@ def pictures(
     most = math.ceil(len(dots.rows) / pages_needed)
     parts = [dots.rows[i : i + most] for i in range(0, len(dots.rows), most)]
     for part, rows in enumerate(parts, 1):
-        some = Dots(dots.labels, rows, dots.panels, dots.unit, dots.speedups)
+        some = replace(dots, rows=rows)
         suffix = f" ({part} of {len(parts)})" if len(parts) > 1 else ""
         caption = f"{told} Made by: {COMMAND}"
         draw = partial(draw_dots, dots=some, ends=_ends(dots.rows))
@@ -105,13 +107,13 @@ def draw_dots(figure: FigureBase, dots: Dots, ends: Sequence[float]) -> None:
         if not any(span for _, spans in found for span in spans):
             empty_panel(axes, "not shared")
         else:
-            _axis(axes.xaxis, ends, dots.speedups, most=3 + 6 // columns)
+            _axis(axes.xaxis, ends, dots.speedups, 3 + 6 // columns, 72 * width)
             axes.set_xlabel(dots.unit)
             for y, spans in found:
                 _draw_row(axes, y, spans, dots)
             for y in range(1, len(dots.rows)):
                 axes.axhline(y - 0.5, color=style.RULE, linewidth=0.5)
-        _name_rows(axes, dots, named=number == 0)
+        _label_rows(axes, dots, named=number == 0)
     handles = [Line2D([], [], linewidth=1.4, **look(i)) for i in range(len(dots.labels))]
     texts = [_legend_text(label) for label in dots.labels]
     figure.legend(
@@ -125,9 +127,9 @@ def _legend_text(label: str) -> str:
     return f"\u200a{text}" if text.startswith("_") else text  # matplotlib hides names of this kind
 
 
-def _axis(axis: Axis, ends: Sequence[float], speedups: bool, most: int) -> None:
+def _axis(axis: Axis, ends: Sequence[float], speedups: bool, most: int, room_pt: float) -> None:
     if speedups:
-        style.speedup_axis(axis, ends, most=most)
+        style.speedup_axis(axis, ends, most=most, room_pt=room_pt)
         return
     low, high = min(ends), max(ends)
     margin = max(0.06 * (high - low), 0.002)
@@ -158,9 +160,12 @@ def _draw_row(axes: Axes, y: int, spans: Sequence[Span | None], dots: Dots) -> N
         axes.plot(value, at, markersize=4, **style_of)
 
 
-def _name_rows(axes: Axes, dots: Dots, *, named: bool) -> None:
-    texts = [style.clipped(label, (LEFT_IN - 0.15) * 72, 7.5) for label, _ in dots.rows]
-    axes.set_yticks(range(len(dots.rows)), texts if named else [""] * len(texts), fontsize=7.5)
+def _label_rows(axes: Axes, dots: Dots, *, named: bool) -> None:
+    size = style.LEAST_PT
+    texts = [style.clipped(label, (LEFT_IN - 0.15) * 72, size) for label, _ in dots.rows]
+    axes.set_yticks(range(len(dots.rows)), texts if named else [""] * len(texts), fontsize=size)
+    if named:
+        name_rows(axes, dots.what, LEFT_IN)
 
 
 def speedup_pictures(
@@ -180,10 +185,10 @@ def speedup_pictures(
     numbers = count(1)
     for context, found in contexts.items():
         where = " · ".join(context)
-        for title, told, rows in _tellings(found):
+        for title, what, told, rows in _tellings(found):
             drawn, left = _furthest(rows)
-            dots = Dots(labels, drawn, [(p, "all three" if p == ALL else p) for p in PANELS],
-                        "speed-up")  # fmt: skip
+            panels = [(p, "all three" if p == ALL else p) for p in PANELS]
+            dots = Dots(labels, drawn, panels, "speed-up", what)
             finding = _finding(found, labels) if alike else "The folders' settings differ."
             more = f" {left} more rows are not drawn: they lie nearer together." if left else ""
             caption = f"{finding} {told}{more}"
@@ -204,20 +209,20 @@ def _apart(row: Row) -> float:
     return max(math.log(max(found) / min(found)) for found in values)
 
 
-def _tellings(cells: Sequence[SharedCell]) -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield title, reading and rows: a row a case, or means where there are many cases."""
+def _tellings(cells: Sequence[SharedCell]) -> Iterator[tuple[str, str, str, list[Row]]]:
+    """Yield title, what a row is, reading, rows: a row a case; means where there are many."""
     alone = _rows(cells, case_text)
     if len(alone) <= MOST_ALONE:
         reading = "A bar is the 95 % interval of the cell; of all three passes, its corners."
-        yield "Speed-up over each folder's own dense, cell by cell", reading, alone
+        yield f"{OVER_DENSE}, cell by cell", "layer, block, sparsity", reading, alone
         return
     reading = (
         "A point is the geometric mean over the n shared cases of a row, its bar runs from the "
         "mean of their lower ends to that of their upper ends, so it is wider than 95 %."
     )
-    yield "Speed-up over each folder's own dense, by layer", reading, _rows(cells, layer_text)
+    yield f"{OVER_DENSE}, by layer", "layer", reading, _rows(cells, layer_text)
     rows = _rows(sorted(cells, key=_tile), tile_text)
-    yield "Speed-up over each folder's own dense, by block and sparsity", reading, rows
+    yield f"{OVER_DENSE}, by block and sparsity", "block, sparsity", reading, rows
 
 
 def _tile(cell: SharedCell) -> tuple[int, float]:

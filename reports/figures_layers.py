@@ -15,7 +15,7 @@ from bench.records import OURS
 from bench.stats import geometric_mean
 from reports import commands, findings, style
 from reports.data import Key, ReportData
-from reports.picture import Picture, block_order, caption, place
+from reports.picture import Picture, block_order, caption, place, segments
 
 MOST_LAYERS = 32  # a picture: it stands on one page
 MOST_BLOCKS = 3  # panels side by side
@@ -120,8 +120,7 @@ def _marks(
         rows = records(group)
         # a layer may be there in several shapes or seeds: each has a mark
         y = [layers.index(row["layer"]) for row in rows]
-        axes.hlines(
-            y, [r["speedup_low"] for r in rows], [r["speedup_high"] for r in rows],
-            color=colour, linewidth=1.2,
-        )  # fmt: skip
+        ends = [(row["speedup_low"], row["speedup_high"]) for row in rows]
+        bars = [((low, at), (high, at)) for at, (low, high) in zip(y, ends, strict=True)]
+        segments(axes, bars, color=colour, linewidth=1.2)
         axes.plot([r["speedup"] for r in rows], y, marker, color=colour, markersize=4.2)

@@ -23,6 +23,7 @@ from reports.picture import (
     block_order,
     empty_panel,
     grid,
+    name_rows,
     place,
 )
 
@@ -121,6 +122,8 @@ def draw_implementations(figure: FigureBase, height_in: float, bars: pd.DataFram
                 place_y = slots[found["impl"], found["density"]]
                 _draw_bar(axes, found, place_y, looks[found["impl"]])
         _label_slots(axes, slots, named=i == 0)
+        if i == 0:
+            name_rows(axes, "implementation, sparsity", SLOT_LEFT_IN)
 
 
 def implementation_slots(bars: pd.DataFrame) -> dict[tuple[str, float], float]:

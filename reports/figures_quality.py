@@ -166,13 +166,28 @@ def _block_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
         "quality-block",
         f"Retained score against block size, density {density:g}",
         caption(
-            f"Mean over {part['scores'].nunique()} layers that can have every block.",
-            "Smaller blocks retain more and run slower.",
+            _by_block(part, blocks, panels[0][1]),
+            f"Means over {part['scores'].nunique()} layers that can have every block.",
             commands.QUALITY,
         ),
         MEAN_HEIGHT_IN,
         partial(_draw_means, part, blocks, [p for p in panels if p[1]], "block (weights a side)"),
     )
+
+
+def _by_block(part: pd.DataFrame, blocks: Sequence[int], methods: Sequence[str]) -> str:
+    """Return what the best method of the smallest blocks retains there, and in the largest."""
+    means = part[part["method"].isin(methods)].groupby("method")[list(blocks)].mean()
+    best = str(means[blocks[0]].idxmax())
+    ends = (f"{means[size][best]:.2f} in blocks of {size}" for size in (blocks[0], blocks[-1]))
+    return f"{best} retains {style.listed(ends)}: smaller blocks retain more, and run slower."
+
+
+def _by_balance(part: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Return what the first method retains under each balance."""
+    means = part[part["method"] == methods[0]].groupby("balance")["retained"].mean()
+    told = (f"{means[b]:.2f} ({b})" for b in BALANCES if b in means.index)
+    return f"{methods[0]} retains {style.listed(told)}: balance costs score."
 
 
 def _draw_means(
@@ -209,8 +224,8 @@ def _balance_pictures(rows: pd.DataFrame) -> Iterator[Picture]:
         "quality-balance",
         f"Retained score against balance, blocks of {block}, density {density:g}",
         caption(
-            "Balance costs retained score and buys equal work in every group.",
-            "Means over the layers of each kind.",
+            _by_balance(part, methods),
+            "Balance buys equal work in every group. Means over the layers of each kind.",
             commands.QUALITY,
         ),
         MEAN_HEIGHT_IN,
@@ -250,13 +265,23 @@ def _time_picture(rows: pd.DataFrame) -> Picture:
         "quality-time",
         "Time of a regrouping",
         caption(
-            "Each dot is one layer at one block and density; wall clock on a CPU.",
-            "Quick methods look at norms alone; the searches try many groupings.",
+            _by_time(rows),
+            "A mark is one layer at one block and density, wall clock on a CPU. Quick methods look "
+            "at norms alone, the searches try many groupings.",
             commands.QUALITY,
         ),
         height,
         partial(_draw_time, height, rows, methods),
     )
+
+
+def _by_time(rows: pd.DataFrame) -> str:
+    """Return the medians of the quickest and the slowest method, and the longest time."""
+    medians = rows.groupby("method")["regroup_s"].median()
+    ends = (str(medians.idxmin()), str(medians.idxmax()))
+    told = (f"{style.duration(float(medians[name]))} ({name})" for name in ends)
+    longest = style.duration(float(rows["regroup_s"].max()))
+    return f"Medians from {' to '.join(told)}; the longest took {longest}."
 
 
 def _draw_time(height: float, rows: pd.DataFrame, methods: list[str], figure: FigureBase) -> None:

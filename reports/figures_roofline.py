@@ -19,7 +19,15 @@ from bench.records import OURS
 from bench.table import CONTEXT, PASSES
 from reports import commands, style
 from reports.data import Key, ReportData, pick
-from reports.picture import NOT_MEASURED, PANEL_TITLES, Picture, caption, empty_panel, grid
+from reports.picture import (
+    NOT_MEASURED,
+    PANEL_TITLES,
+    Picture,
+    caption,
+    empty_panel,
+    grid,
+    segments,
+)
 
 TOP_IN, BOTTOM_IN, LEFT_IN = 0.55, 0.45, 0.72
 PANEL_IN = 1.65  # high
@@ -102,7 +110,8 @@ def _points(axes: Axes, part: pd.DataFrame, looks: dict[str, str]) -> None:
         x = flops / group["least_bytes"].to_numpy(dtype=float)
         low, high = (1e-9 * flops / group[end].to_numpy(dtype=float) for end in ("high_s", "low_s"))
         colour = looks[str(impl)]
-        axes.vlines(x, low, high, color=colour, linewidth=0.7, alpha=0.7)
+        bars = [((at, a), (at, b)) for at, a, b in zip(x, low, high, strict=True)]
+        segments(axes, bars, color=colour, linewidth=0.7, alpha=0.7)
         y = 1e-9 * flops / group["median_s"].to_numpy(dtype=float)
         axes.plot(x, y, MARKS[str(name)], color=colour, markersize=2.8, alpha=0.8)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -23,24 +22,26 @@ from reports.picture import PANEL_TITLES, Picture, place
 
 LEFT_IN, RIGHT_IN = 0.72, 0.12
 PANEL_IN, TITLE_IN, ROW_IN, GAP_IN = 1.25, 0.24, 0.13, 0.12
-LABEL_PT, CAPTION_PT, TICK_PT = 7.5, 7.5, 7.0
-TICK_GAP_PT = 9.0  # between the middles of two upright labels
+LABEL_PT = CAPTION_PT = TICK_PT = style.LEAST_PT
+TICK_GAP_PT = 10.0  # between the middles of two upright labels
 LONGEST_PT = 110.0  # of a revision's label
 LEAST_SPAN = math.log(1.08)  # of a panel: a calm series is to look calm
 NAMED = 4  # steps that the caption names; folders that the command does
 SLOWER, FASTER = style.PALETTE[1], style.PALETTE[2]
 
 
-def pictures(trend: Trend, folders: Sequence[Path]) -> list[Picture]:
+def pictures(trend: Trend, folders: Sequence[Path], *, alone: bool = True) -> list[Picture]:
     """Return one picture a history: ``trend``, ``trend-2``, ...
 
     Args:
         folders: as the command got them, for the caption.
+        alone: the caption stands in the picture, too, for it has no page around it.
     """
     found = []
     for number, history in enumerate(trend.histories, 1):
         caption = _caption(history, _command(trend, folders))
-        height = _height_in(history, caption)
+        inside = caption if alone else ""
+        height = _height_in(history, inside)
         found.append(
             Picture(
                 "trend" if number == 1 else f"trend-{number}",
@@ -48,7 +49,7 @@ def pictures(trend: Trend, folders: Sequence[Path]) -> list[Picture]:
                 f"{history.title}",
                 caption,
                 height,
-                partial(_draw, height_in=height, history=history, caption=caption),
+                partial(_draw, height_in=height, history=history, caption=inside),
             )
         )
     return found
@@ -60,9 +61,7 @@ def write(found: Sequence[Picture], out: Path) -> list[Path]:
     The same trend gives the same bytes; pictures of more histories than there are now go.
     """
     written = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(style.RC)
+    with style.look():
         for picture in found:
             figure = picture.standalone(titled=True)
             for kind, nothing in (("png", "Software"), ("svg", "Date")):
@@ -108,11 +107,11 @@ def _width_in() -> float:
 
 
 def _caption_lines(caption: str) -> list[str]:
-    return style.wrap(caption, (style.WIDTH_IN - 0.2) * 72, CAPTION_PT)
+    return style.wrap(caption, (style.WIDTH_IN - 0.3) * 72, CAPTION_PT)
 
 
 def _caption_in(caption: str) -> float:
-    return len(_caption_lines(caption)) * CAPTION_PT * 1.25 / 72 + 0.1
+    return len(_caption_lines(caption)) * CAPTION_PT * 1.25 / 72 + 0.1 if caption else 0.05
 
 
 def _height_in(history: History, caption: str) -> float:
@@ -177,6 +176,8 @@ def _draw(figure: FigureBase, height_in: float, history: History, caption: str) 
             xytext=(0, (tall - PANEL_IN - GAP_IN) * 72), textcoords="offset points",
         )  # fmt: skip
         _name_revisions(axes, history, shown=name == names[-1])
+    if not caption:
+        return
     lines = "\n".join(_caption_lines(caption))
     figure.text(
         0.1 / style.WIDTH_IN, 0.05 / height_in, lines, fontsize=CAPTION_PT, va="bottom",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from reports.cells import FILE, page_table
 from reports.content import Section
 from reports.data import ReportData
 from reports.document import TITLE
+from reports.drawing import Drawing, drawings
 from reports.parts import Block, Bullets, Paragraph, Table
 from reports.picture import Picture
 
@@ -26,14 +26,26 @@ TEMPLATES = Path(__file__).parent / "templates"
 DARK_INK = "#ececf1"  # --ink of report.css on dark paper
 
 
-def write_html(path: Path, data: ReportData, sections: Sequence[Section]) -> None:
-    """Write the page. Names of layers and everything else stored are escaped."""
+def write_html(
+    path: Path,
+    data: ReportData,
+    sections: Sequence[Section],
+    drawn: Mapping[str, Drawing] | None = None,
+) -> None:
+    """Write the page. Names of layers and everything else stored are escaped.
+
+    Args:
+        drawn: by the names of the sections' pictures; drawn here when left out.
+    """
+    if drawn is None:
+        drawn = drawings(b for s in sections for b in s.blocks if isinstance(b, Picture))
     table = page_table(data)
     theme, script = _script("theme.js"), _script("cells.js", "report.js")
     page = _environment(autoescape=True).get_template("report.html.j2")
     text = page.render(
         title=TITLE,
         sections=sections,
+        drawn={name: found.svg for name, found in drawn.items()},
         table=table,
         table_json=htmlsafe_json_dumps(table, separators=(",", ":"), allow_nan=False),
         csv=FILE,
@@ -72,7 +84,7 @@ def _environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"kind": kind, "svg": svg, "md": markdown_text}
+    environment.filters |= {"kind": kind, "inline": inline, "md": markdown_text}
     return environment
 
 
@@ -105,16 +117,11 @@ def _on_page() -> dict[str, str]:
     return found
 
 
-def svg(picture: Picture) -> Markup:
-    """Return the picture as inline SVG whose ink follows the page's colours.
+def inline(text: str, picture: Picture) -> Markup:
+    """Return a picture's SVG for a page: its ink follows the page's colours.
 
     Its ids are made unique, since one page holds several.
     """
-    target = io.StringIO()
-    facts = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    picture.standalone().savefig(target, format="svg", transparent=True, metadata=facts)
-    text = target.getvalue()
-    text = text[text.index("<svg") :]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{picture.name}-", text)
     text = re.sub("#[0-9a-f]{6}", lambda found: _on_page().get(found[0], found[0]), text)
     name = str(Markup.escape(picture.title))

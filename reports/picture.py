@@ -7,11 +7,14 @@ the SVG are one drawing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 
 from bench.table import ALL, PASSES
 from reports import style
@@ -25,6 +28,7 @@ PANEL_TITLES = {
     ALL: "forward + backward (all three)",
 }
 NOT_MEASURED = "not measured"
+Spot = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,33 @@ def grid(
         row, column = divmod(place_no, columns)
         y = bottom + (rows - 1 - row) * (height + gap)
         yield place(figure, height_in, left + column * (width + left), y, width, height)
+
+
+def segments(axes: Axes, pieces: Iterable[Sequence[Spot]], **looks: Any) -> None:
+    """Draw separate lines of two points or more as one artist; limits are the caller's.
+
+    Of 9,000 intervals a LineCollection made 1.8 MB of SVG, and took five times as long.
+    """
+    gap = (math.nan, math.nan)
+    spots = [spot for piece in pieces for spot in (*piece, gap)]
+    if not spots:
+        return
+    x, y = zip(*spots, strict=True)
+    axes.add_artist(Line2D(x, y, **looks))
+
+
+def name_rows(axes: Axes, what: str, left_in: float) -> None:
+    """Say what the rows are, lying at the height of the panel's title, ``left_in`` left of it."""
+    axes.set_ylabel(what, rotation=0, ha="left", va="baseline")
+    width, height = (72 * inches for inches in _size_in(axes))
+    # the title stands 6 points above
+    axes.yaxis.set_label_coords(4 / width - 72 * left_in / width, 1 + 6 / height)
+
+
+def _size_in(axes: Axes) -> tuple[float, float]:
+    box, figure = axes.get_position(), axes.figure.bbox
+    dpi = axes.figure.dpi
+    return box.width * figure.width / dpi, box.height * figure.height / dpi
 
 
 def empty_panel(axes: Axes, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
@@ -35,6 +37,7 @@ RC: dict[Any, Any] = {
     "font.family": FAMILY,
     "font.size": 8,
     "axes.titlesize": 8.5,
+    "axes.titley": 1.0,  # no ticks above: looking for some is a tenth of drawing
     "axes.labelsize": 8,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
@@ -64,6 +67,15 @@ RC: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "hrbp",  # the same data gives the same bytes
 }
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw within as the style says, whatever the caller's settings."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
 
 
 def times(value: float) -> str:
@@ -120,6 +132,11 @@ def _face(bold: bool) -> FT2Font:
     return get_font(findfont(FontProperties(family=FAMILY, weight=weight)))
 
 
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    return frozenset(_face(False).get_charmap())  # 0.5 ms, and every wrapped text asks
+
+
 @lru_cache(maxsize=8192)
 def _advance(letter: str, bold: bool) -> float:
     face = _face(bold)
@@ -134,7 +151,7 @@ def width_pt(text: str, size_pt: float, bold: bool = False) -> float:
 
 def printable(text: object) -> str:
     """Return one line of text that the font can set: others become ``?``, breaks blanks."""
-    known = _face(False).get_charmap()
+    known = _letters()
     line = " ".join(str(text).split())
     return "".join(c if ord(c) in known else "?" for c in line)
 
@@ -191,7 +208,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 _LADDERS = (
-    *(tuple(2.0 ** (step * k) for k in range(-10, 11)) for step in (1, 2, 3, 4)),
+    *(tuple(2.0 ** (step * k) for k in range(-10, 11)) for step in (1, 2, 3, 4, 5, 6)),
     tuple(m * 10.0**e for e in (-2, -1, 0, 1, 2) for m in (1, 1.5, 2, 3, 5, 7)),
     *(
         tuple(round(step * k, 3) for k in range(1, round(4 / step) + 1))
@@ -213,7 +230,7 @@ def speedup_axis(
     margin = max(0.06 * (high - low), 0.02)
     limits = 2 ** (low - margin), 2 ** (high + margin)
     ladders = [[t for t in ladder if limits[0] <= t <= limits[1]] for ladder in _LADDERS]
-    fitting = [t for t in ladders if len(t) <= most and _apart(t, limits, room_pt)]
+    fitting = [t for t in ladders if t and len(t) <= most and _apart(t, limits, room_pt)]
     ticks = max(fitting, key=lambda t: min(len(t), 3), default=ladders[0][:most])
     axes: Axes = axis.axes
     if axis is axes.xaxis:

@@ -21,7 +21,7 @@ from bench.records import Flag, Status
 from bench.store import read_results
 from bench.table import ROW_COLUMNS
 from tests import synthetic_results as synthetic
-from tests.store_samples import CALM, ENVIRONMENT, cell, failed, run_child, store
+from tests.store_samples import CALM, ENVIRONMENT, cell, failed, store
 from tests.test_compare import compare
 
 OTHER = dataclasses.replace(ENVIRONMENT, device_name="another machine", commit=None)
@@ -293,12 +293,3 @@ def test_out_is_made_with_its_folder_and_links_are_followed(folder, tmp_path):
     export.export(folder, "pytest-benchmark", link)
     assert link.is_symlink()
     assert json.loads(out.read_text())["benchmarks"]
-
-
-def test_no_torch_is_loaded(folder):
-    code = (
-        "import sys; from bench import export\n"
-        "for form in export.FILES: export.export(sys.argv[1], form)\n"
-        "assert 'torch' not in sys.modules"
-    )
-    assert run_child(code, str(folder)).stderr == ""

@@ -13,10 +13,13 @@ from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
 from bench import cli_live, cli_offline, live_profile, ncu, trace
+from bench import profile as offline
 from bench.cli import app
 from bench.live_profile import LiveProfile, Seen
 from bench.records import Cell, Measurement, Status
+from bench.suites import Sweep, cases
 from bench.trace import Kernel, Profiled
+from hrbp_core.shapes import Pass
 from tests.store_samples import ENVIRONMENT, measurement
 from tests.test_profile_cli import assert_refused
 
@@ -199,3 +202,19 @@ def test_an_interrupt_says_what_is_kept(monkeypatch, words, told) -> None:
     done = profile(*words)
     assert done.exit_code == 130
     assert f"interrupted; {told}" in done.stderr
+
+
+def test_the_floor_is_worked_out_from_the_shape() -> None:
+    sweep = Sweep(
+        "quick", "cuda", dtype="bfloat16", passes=(Pass.FPROP,), densities=(0.25,), blocks=(64,),
+        layers=("conv4_3x3",), batch=128,
+    )  # fmt: skip
+    case = cases(sweep)[0][0]
+    model = offline.floor(case, 788.0, 4.3)
+    weights = 4 * 9 * 64 * 64  # a quarter of 4 x 4 blocks, 9 taps
+    flops, least = 2 * weights * 128 * 14 * 14, 2 * (2 * 128 * 256 * 14 * 14 + weights)
+    assert (model["flops"], model["least_bytes"]) == (flops, least)
+    assert model["floor_s"] == pytest.approx(flops / 788e12)
+    assert model["memory_s"] == pytest.approx(least / 4.3e12)
+    assert offline.floor(case, 788.0, 1.0)["floor_s"] == pytest.approx(least / 1e12)
+    assert offline.floor(replace(case, dtype="float32"), None, 4.3)["floor_s"] is None

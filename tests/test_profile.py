@@ -287,19 +287,3 @@ def test_a_compiler_that_ends_its_process_costs_one_job(monkeypatch) -> None:
     found = dict(profile._side_by_side(jobs, 2))
     assert found.keys() == jobs.keys()
     assert [name for name, made in found.items() if isinstance(made, str)] == ["bad", "worse"]
-
-
-def test_the_floor_is_worked_out_from_the_shape() -> None:
-    sweep = Sweep(
-        "quick", "cuda", dtype="bfloat16", passes=(Pass.FPROP,), densities=(0.25,), blocks=(64,),
-        layers=("conv4_3x3",), batch=128,
-    )  # fmt: skip
-    case = cases(sweep)[0][0]
-    model = profile.floor(case, 788.0, 4.3)
-    weights = 4 * 9 * 64 * 64  # a quarter of 4 x 4 blocks, 9 taps
-    flops, least = 2 * weights * 128 * 14 * 14, 2 * (2 * 128 * 256 * 14 * 14 + weights)
-    assert (model["flops"], model["least_bytes"]) == (flops, least)
-    assert model["floor_s"] == pytest.approx(flops / 788e12)
-    assert model["memory_s"] == pytest.approx(least / 4.3e12)
-    assert profile.floor(case, 788.0, 1.0)["floor_s"] == pytest.approx(least / 1e12)
-    assert profile.floor(replace(case, dtype="float32"), None, 4.3)["floor_s"] is None

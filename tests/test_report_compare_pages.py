@@ -41,7 +41,7 @@ def _coarse_pictures(monkeypatch):
 @pytest.fixture
 def _no_pdf(monkeypatch):
     """Leave out what takes the time: another test draws it."""
-    monkeypatch.setattr("reports.build.write_pdf", lambda path, parts: path.write_bytes(b"%PDF"))
+    monkeypatch.setattr("reports.press.write_pdf", lambda path, parts: path.write_bytes(b"%PDF"))
 
 
 def many_layers(tmp_path: Path) -> list[Folder]:
@@ -198,7 +198,7 @@ def test_a_place_that_cannot_be_written_names_itself_and_a_way_out(tmp_path, mon
     def refuse(*args: object, **more: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("reports.build.write_pdf", refuse)  # made already, and now read-only
+    monkeypatch.setattr("reports.press.write_pdf", refuse)  # made already, and now read-only
     with pytest.raises(StoreError, match="elsewhere, got Read-only file system: name another"):
         build_report(folder, tmp_path / "elsewhere")
 

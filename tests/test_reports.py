@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -272,31 +269,8 @@ def test_stale_pictures_go(tmp_path):
     assert not stale.exists()
 
 
-def test_wrapped_lines_fit_and_lose_nothing():
-    text = "a word " * 9 + "x" * 300 + " some_long.name/with-joints" * 3
-    lines = style.wrap(text, 120, 8)
-    assert max(style.width_pt(line, 8) for line in lines) <= 120
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-
-
 def test_letters_that_the_font_lacks_do_not_stop_a_report(tmp_path):
     cells = synthetic.cells(dict.fromkeys(synthetic.LAYERS, "層\x07"))[:12]
     stored = [synthetic.measure(c, E) for c in cells]
     files = build_report(synthetic.write(tmp_path, stored))
     assert "層" in text_of(files.html)
-
-
-def test_no_torch_is_imported():
-    code = "import sys, reports, bench.table; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
-    assert done.returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(12.0, "12 s"), (0.99996, "1 s"), (0.9994, "999 ms"), (9.9996e-4, "1 ms"), (2.5e-6, "2.5 µs")],
-)
-def test_durations_have_three_digits_of_the_right_unit(seconds, text):
-    assert style.duration(seconds) == text
