@@ -16,7 +16,11 @@ Samples = Sequence[float] | np.ndarray[Any, Any]
 
 def median(samples: Samples) -> float:
     """Return the median; NaN of none, or where one is NaN."""
-    return quantiles(samples, (0.5,))[0]
+    ordered = np.sort(np.asarray(samples, dtype=np.float64)).tolist()
+    if not ordered or math.isnan(ordered[-1]):  # NaN is sorted to the end
+        return math.nan
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def quantiles(samples: Samples, shares: Sequence[float]) -> list[float]:
@@ -25,7 +29,7 @@ def quantiles(samples: Samples, shares: Sequence[float]) -> list[float]:
     Of 31 samples it takes 5 us where ``numpy.percentile`` takes 75: a report has 30,000 of them.
     """
     ordered = np.sort(np.asarray(samples, dtype=np.float64)).tolist()
-    if not ordered or math.isnan(ordered[-1]):  # NaN is sorted to the end
+    if not ordered or math.isnan(ordered[-1]):
         return [math.nan] * len(shares)
     found = []
     for share in shares:

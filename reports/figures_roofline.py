@@ -81,6 +81,7 @@ def _draw(
     top = height_in - 2 * PANEL_IN - 0.78 - BOTTOM_IN
     panels = grid(figure, height_in, left=LEFT_IN, top=top, bottom=BOTTOM_IN, right=0.2)
     x = (rows["flops"] / rows["least_bytes"]).to_numpy(dtype=float)
+    name_of_unit, unit = ("TFLOP/s", 1e12) if roof[0] >= 1e13 else ("GFLOP/s", 1e9)
     for name, axes in zip((*PASSES, ""), panels, strict=True):
         if not name:
             _attainment(axes, near, impls, looks)
@@ -94,31 +95,31 @@ def _draw(
         axes.set_yscale("log")
         axes.set_xlim(x.min() / 1.4, x.max() * 1.4)
         rates = rows["flops"] / rows["high_s"], rows["flops"] / rows["low_s"]
-        axes.set_ylim(rates[0].min() / 1e9 / 1.4, max(roof[0], rates[1].max()) / 1e9 * 1.6)
-        _points(axes, part, looks)
-        _roof(axes, roof)
+        axes.set_ylim(rates[0].min() / unit / 1.4, max(roof[0], rates[1].max()) / unit * 1.6)
+        _points(axes, part, looks, unit)
+        _roof(axes, roof, unit)
         axes.set_xlabel("operations a byte (FLOP/B)")
-        axes.set_ylabel("rate (GFLOP/s)")
+        axes.set_ylabel(f"rate ({name_of_unit})")
         for axis in (axes.xaxis, axes.yaxis):
             _plain(axis)
     _legend(figure, impls, looks)
 
 
-def _points(axes: Axes, part: pd.DataFrame, looks: dict[str, str]) -> None:
+def _points(axes: Axes, part: pd.DataFrame, looks: dict[str, str], unit: float) -> None:
     for (impl, name), group in groups(part, ["impl", "pass"]):
         flops = group["flops"].to_numpy(dtype=float)
         x = flops / group["least_bytes"].to_numpy(dtype=float)
-        low, high = (1e-9 * flops / group[end].to_numpy(dtype=float) for end in ("high_s", "low_s"))
+        low, high = (flops / unit / group[end].to_numpy(dtype=float) for end in ("high_s", "low_s"))
         colour = looks[str(impl)]
         bars = [((at, a), (at, b)) for at, a, b in zip(x, low, high, strict=True)]
         segments(axes, bars, color=colour, linewidth=0.7, alpha=0.7)
-        y = 1e-9 * flops / group["median_s"].to_numpy(dtype=float)
+        y = flops / unit / group["median_s"].to_numpy(dtype=float)
         axes.plot(x, y, MARKS[str(name)], color=colour, markersize=2.8, alpha=0.8)
 
 
-def _roof(axes: Axes, roof: tuple[float, float]) -> None:
+def _roof(axes: Axes, roof: tuple[float, float], unit: float) -> None:
     """Draw both ceilings, the copy's as far as it lies below the other."""
-    flops, moved = (each / 1e9 for each in roof)
+    flops, moved = (each / unit for each in roof)
     low, high = axes.get_xlim()
     axes.plot([low, high], [flops, flops], color=style.INK, linewidth=1.0)
     if not math.isnan(moved):

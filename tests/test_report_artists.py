@@ -26,7 +26,7 @@ from matplotlib.text import Text
 
 from reports import compare, compare_content, content, data, style
 from reports.parts import Block
-from reports.picture import Picture
+from reports.picture import PANEL_TITLES, Picture
 from tests import comparison_samples, history_samples, step_samples
 from tests import synthetic_results as synthetic
 from tests.test_report_gate import several, write
@@ -207,12 +207,28 @@ def spans(figure: Figure) -> int:
     count = 0
     for line in figure.findobj(Line2D):
         points = [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
-        if line.get_visible() and line.get_linestyle() != "None":
+        free = line.axes is not None and line.get_transform() == line.axes.transData
+        if free and line.get_visible() and line.get_linestyle() != "None":
             count += sum(a != b and not math.isnan(sum(a + b)) for a, b in pairwise(points))
     return count + sum(len(lines.get_segments()) for lines in figure.findobj(LineCollection))
 
 
 def test_intervals_that_a_caption_claims_are_drawn(drawn: Drawn) -> None:
     for name, (picture, figure) in drawn.items():
-        if re.search(r"95 % interval|\bbars?\b|its interval", picture.caption):
+        if re.search(r"95 % interval|\b(its|the) bars?\b|its interval", picture.caption):
             assert spans(figure) > 0, name
+
+
+@pytest.mark.parametrize("drawn", ["kernels"], indirect=True)
+def test_every_point_of_a_roofline_has_its_interval(drawn: Drawn) -> None:
+    _, figure = drawn["roofline-1"]
+    panels = [
+        axes for axes in figure.findobj(Axes) if axes.get_title("left") in PANEL_TITLES.values()
+    ]
+    assert len(panels) == 3
+    for axes in panels:
+        lines = [np.asarray(line.get_xydata()) for line in axes.lines + list(axes.artists)]
+        marks = sum(len(xy) for xy, line in zip(lines, axes.lines, strict=False)
+                    if line.get_linestyle() == "None")  # fmt: skip
+        bars = sum(int(np.isnan(xy[:, 0]).sum()) for xy in lines)
+        assert bars == marks > 0

@@ -16,6 +16,7 @@ from bench.cli import app
 from bench.store import StoreError
 from reports import build_comparison, build_report, compare, compare_content, style
 from reports.compare import Folder
+from tests import history_samples
 from tests import synthetic_results as synthetic
 from tests.comparison_samples import (
     FIRST,
@@ -249,3 +250,16 @@ def test_one_folder_goes_elsewhere_with_out(tmp_path):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "there" / "report.pdf").exists()
     assert not (tmp_path / "a" / "report").exists()
+
+
+def test_four_folders_have_a_trend_and_three_have_none(tmp_path):
+    folders = history_samples.history(tmp_path, 4, history_samples.step_at(2, 1.5))
+    told = page(*_found(folders))
+    assert "over 4 folders" in told["Trend"]
+    assert "python -m bench trend" in told["Trend"]
+    assert "Trend" not in page(*_found(folders[:3]))
+
+
+def _found(folders):
+    found = compare.load(folders)
+    return found, compare.shared_cells(found)

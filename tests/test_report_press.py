@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,12 @@ def fails(figure: FigureBase) -> None:
     raise ValueError("made to fail")
 
 
-def failing(pictures: int) -> list[Section]:
-    block = Picture("one", "One", "A caption.", 1.0, fails)
+def takes_long(figure: FigureBase) -> None:
+    time.sleep(15)
+
+
+def failing(pictures: int, draw: Callable[[FigureBase], None] = fails) -> list[Section]:
+    block = Picture("one", "One", "A caption.", 1.0, draw)
     return [Section("Findings", (Paragraph("text"), *[block] * pictures))]
 
 
@@ -69,15 +75,19 @@ def test_a_failure_there_is_told_here_and_writes_nothing(two_cores: None, tmp_pa
     assert not (tmp_path / "there.pdf").exists()
 
 
-def test_a_failure_here_leaves_no_process(two_cores: None) -> None:
+def test_a_failure_here_ends_the_process_at_once(two_cores: None) -> None:
     there = Press()
 
     def stopped() -> None:
         with there:
-            there.start()
+            there.take(failing(press.LEAST_PICTURES, takes_long))
+            time.sleep(8)  # it has loaded, and draws
             raise KeyError
+
+    start = time.monotonic()
 
     with pytest.raises(KeyError):
         stopped()
     assert there.child is not None
     assert there.child.returncode is not None
+    assert time.monotonic() - start < 40

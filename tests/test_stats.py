@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,19 @@ def test_median_of_odd_and_even_counts() -> None:
     assert stats.median([3.0, 1.0, 2.0]) == 2.0
     assert stats.median([4.0, 1.0, 3.0, 2.0]) == 2.5
     assert stats.median((7.0,)) == 7.0
+
+
+@given(st.lists(floats, min_size=1, max_size=40), st.floats(0, 1))
+def test_quantiles_are_numpys_to_the_last_bit(samples: list[float], share: float) -> None:
+    assert stats.quantiles(samples, (0.05, 0.5, share)) == list(
+        np.quantile(samples, [0.05, 0.5, share])
+    )
+    assert stats.median(samples) == np.median(samples)
+
+
+def test_no_samples_and_unknown_ones_have_no_quantiles() -> None:
+    assert all(map(math.isnan, stats.quantiles([], (0.25, 0.75))))
+    assert math.isnan(stats.median([1.0, math.nan, 3.0]))
 
 
 # By hand, from the binomial distribution of "samples below the median" (Conover, Practical
