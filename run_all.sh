@@ -151,7 +151,8 @@ pip_install() { # VENV ARGUMENTS
     local venv=$1 rc=0
     shift
     : >"$log"
-    set -- --disable-pip-version-check --constraint constraints.txt --log "$log" "$@"
+    # what is never imported need not be compiled
+    set -- --disable-pip-version-check --no-compile --constraint constraints.txt --log "$log" "$@"
     [ -t 1 ] || set -- --quiet "$@"
     "$venv/bin/python" -m pip install "$@" || rc=$?
     [ "$rc" -eq 0 ] || install_failed "$rc" "installing ${*: -1}"

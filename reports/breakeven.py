@@ -31,7 +31,7 @@ def _searches(data: ReportData) -> Iterator[Block]:
         "Break-even sparsity by search",
         spans,
         "found by bisection on cells timed together with dense",
-        commands.search(data.breakeven[0]) + _alike(len(data.breakeven) - 1),
+        commands.first_of([commands.search(line) for line in data.breakeven]),
     )
     rows = [
         (
@@ -50,10 +50,6 @@ def _searches(data: ReportData) -> Iterator[Block]:
         "cells timed together with dense. In brackets from the largest sparsity that is surely "
         "slower to the least that is surely faster; never and always are answers."
     )
-
-
-def _alike(others: int) -> str:
-    return f" and {others} more like it" if others else ""
 
 
 def _where(line: Record) -> str:

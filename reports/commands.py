@@ -7,7 +7,7 @@ DIR is the folder that the report was made of.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.accuracy_table import ACCURACY_CONTEXT
@@ -53,6 +53,12 @@ def _arm(arm: str, pattern: str) -> str:
     """Return ``hrbp2:rigl`` for an arm whose pattern moves."""
     moves = [p.removeprefix("dst ") for p in pattern.split(", ") if p.startswith("dst ")]
     return f"{arm}:{moves[0]}" if moves and moves[0] != "static" else arm
+
+
+def first_of(found: Sequence[str]) -> str:
+    """Return the first of several commands, and how many others there are."""
+    others = len(set(found)) - 1
+    return found[0] + (f" and {others} more like it" if others else "")
 
 
 def step(row: Record) -> str:

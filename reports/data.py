@@ -161,7 +161,9 @@ def load(folder: Path) -> ReportData:
         raise store.StoreError(f"expected a folder of results at {folder}, got none")
     names = [name for name in INPUTS if name != "environment.json"]
     if not any((folder / name).exists() for name in names):
-        raise store.StoreError(f"expected {', '.join(names)} in {folder}, got none of them")
+        raise store.StoreError(
+            f"expected {', '.join(names)} in {folder}, got none of them; {store.MEASURE} {folder}"
+        )
     results = _results(folder)
     searches = _lines(folder / ANSWERS, KEY)
     quality = _lines(folder / quality_plan.FILE, quality_plan.KEY)

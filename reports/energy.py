@@ -29,7 +29,7 @@ def energy_blocks(data: ReportData) -> Iterator[Block]:
     """Yield the section; nothing where no joule was recorded."""
     steps = list(step_pairs(data))
     if steps:
-        measured = commands.step(records(step_rows(data.steps))[0])
+        measured = commands.first_of([commands.step(r) for r in records(step_rows(data.steps))])
         yield from _blocks("energy-steps", "a whole training step", steps, measured)
     for number, key in enumerate(data.contexts(), 1):
         calls = list(_calls(data, key))

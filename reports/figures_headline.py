@@ -90,7 +90,7 @@ def _measured(data: ReportData, kinds: dict[str, None]) -> Iterator[str]:
         yield from dict.fromkeys(commands.sweep(key) for key in data.contexts())
     if STEPS in kinds:
         rows = step_rows(data.steps)
-        yield commands.step(records(rows[rows["speedup"].notna()])[0])
+        yield commands.first_of([commands.step(r) for r in records(rows[rows["speedup"].notna()])])
     if TRAINED in kinds:
         yield from dict.fromkeys(commands.training(data, key) for key in data.arm_contexts())
 

@@ -78,7 +78,7 @@ def _speedups(number: int, rows: Sequence[Record]) -> Picture:
             "A point is the geometric mean over trials of fresh processes that took turns, its bar "
             "the 95 % interval over trials; open where it is noisy. The tick is Amdahl's bound: "
             "what shrinking the convolutions that became sparse to their density would give.",
-            commands.step(rows[0]),
+            commands.first_of([commands.step(row) for row in rows]),
         ),
         height,
         partial(_draw_speedups, height_in=height, rows=rows),
@@ -142,7 +142,7 @@ def _taken_apart(
             _shares_finding(rows, shares),
             "A bar is the median step as it was timed, split by torch.profiler's shares: own time "
             "of operators on a CPU, kernels on CUDA. Unattributed is time in which none ran.",
-            commands.step(rows[0]),
+            commands.first_of([commands.step(row) for row in rows]),
         ),
         height,
         partial(_draw_shares, height_in=height, rows=rows, shares=shares),

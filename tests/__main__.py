@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 MOST = 8  # processes; each takes a gigabyte
-MAIN = ("-m", "pytest", "-m", "not gpu and not benchmark")
+MAIN = ("-m", "pytest", "-m", "not gpu and not benchmark", "--durations", "40")
 INTERPRETED = ("-m", "tests.interpreted")
 FILES, TESTS = "loadfile", "worksteal"  # what goes from one process to another
 
