@@ -29,6 +29,14 @@ def groups(
         yield cast(tuple[Any, ...], key), group
 
 
+def gathered(rows: Iterable[Record], columns: list[str]) -> dict[tuple[Any, ...], list[Record]]:
+    """Return the rows by their values of ``columns``, in the order of first rows."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in columns), []).append(row)
+    return found
+
+
 def stacked(frames: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Return the rows of all frames, one under another, in ``columns``.
 

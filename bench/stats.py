@@ -16,11 +16,17 @@ Samples = Sequence[float] | np.ndarray[Any, Any]
 
 def median(samples: Samples) -> float:
     """Return the median; NaN of none, or where one is NaN."""
-    ordered = np.sort(np.asarray(samples, dtype=np.float64)).tolist()
-    if not ordered or math.isnan(ordered[-1]):  # NaN is sorted to the end
+    ordered = _ordered(samples)
+    if not ordered:
         return math.nan
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _ordered(samples: Samples) -> list[float]:
+    """Return the samples from least to most; none where one of them is NaN."""
+    ordered: list[float] = np.sort(np.asarray(samples, dtype=np.float64)).tolist()
+    return [] if ordered and math.isnan(ordered[-1]) else ordered  # NaN is sorted to the end
 
 
 def quantiles(samples: Samples, shares: Sequence[float]) -> list[float]:
@@ -28,8 +34,8 @@ def quantiles(samples: Samples, shares: Sequence[float]) -> list[float]:
 
     Of 31 samples it takes 5 us where ``numpy.percentile`` takes 75: a report has 30,000 of them.
     """
-    ordered = np.sort(np.asarray(samples, dtype=np.float64)).tolist()
-    if not ordered or math.isnan(ordered[-1]):
+    ordered = _ordered(samples)
+    if not ordered:
         return [math.nan] * len(shares)
     found = []
     for share in shares:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.frames import Record, groups, records
+from bench.frames import Record, gathered, groups, records
 from bench.records import REFERENCE_IMPL, Status
 from bench.stats import geometric_mean
 from bench.table import CONTEXT
@@ -91,10 +90,8 @@ def break_evens(totals: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     there = totals[totals["impl"] != REFERENCE_IMPL].dropna(subset="speedup")
-    lines: dict[tuple[Any, ...], list[Record]] = {}
-    for row in records(there.sort_values(SWEPT, kind="stable")):
-        lines.setdefault(tuple(row[name] for name in SWEPT), []).append(row)
-    for key, line in lines.items():
+    ordered = records(there.sort_values(SWEPT, kind="stable"))
+    for key, line in gathered(ordered, SWEPT).items():
         if len({row["density"] for row in line}) > 1:
             found.append(dict(zip(SWEPT, key, strict=True)) | _crossing(line))
     return pd.DataFrame(found, columns=SWEPT_COLUMNS)

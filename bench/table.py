@@ -22,7 +22,7 @@ import pandas as pd
 
 from bench import floors
 from bench.floors import calls_to_pay
-from bench.frames import Record, groups, stacked
+from bench.frames import Record, gathered, groups, stacked
 from bench.frames import records as rows_of
 from bench.joules import joules
 from bench.records import REFERENCE_IMPL, Case, Flag, Measurement, Recipe, Status
@@ -268,12 +268,9 @@ def coverage(table: pd.DataFrame) -> pd.DataFrame:
     together = totals(table).assign(**{"pass": ALL})
     ratios = stacked([table, together], [*COVERAGE_KEYS, *_RATIO, "attainment"])
     ratios = _with_all(ratios, "block")
-    found: dict[tuple[Any, ...], list[Record]] = {}
-    for row in rows_of(ratios):
-        found.setdefault(tuple(row[k] for k in COVERAGE_KEYS), []).append(row)
     means = [
         dict(zip(COVERAGE_KEYS, key, strict=True)) | _mean_columns(group)
-        for key, group in found.items()
+        for key, group in gathered(rows_of(ratios), COVERAGE_KEYS).items()
     ]
     joined = counts.reset_index().merge(pd.DataFrame(means), on=COVERAGE_KEYS, how="left")
     count_columns = ["cells", "faster", "slower"]

@@ -109,15 +109,10 @@ def segments(axes: Axes, pieces: Iterable[Sequence[Spot]], **looks: Any) -> None
 def name_rows(axes: Axes, what: str, left_in: float) -> None:
     """Say what the rows are, lying at the height of the panel's title, ``left_in`` left of it."""
     axes.set_ylabel(what, rotation=0, ha="left", va="baseline")
-    width, height = (72 * inches for inches in _size_in(axes))
+    point = axes.figure.dpi / 72
+    width, height = axes.bbox.width / point, axes.bbox.height / point
     # the title stands 6 points above
     axes.yaxis.set_label_coords(4 / width - 72 * left_in / width, 1 + 6 / height)
-
-
-def _size_in(axes: Axes) -> tuple[float, float]:
-    box, figure = axes.get_position(), axes.figure.bbox
-    dpi = axes.figure.dpi
-    return box.width * figure.width / dpi, box.height * figure.height / dpi
 
 
 def empty_panel(axes: Axes, text: str) -> None:

@@ -248,7 +248,8 @@ def test_rounds_that_cells_share_are_rejected_once(tmp_path):
 
 
 def test_nothing_stored_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(StoreError, match=r"expected results\.jsonl, .* in .*; to measure: python"):
+    wanted = r"expected results\.jsonl, accuracy\.jsonl, .* in .*; to measure: python -m bench run"
+    with pytest.raises(StoreError, match=wanted):
         build_report(tmp_path)
 
 
